@@ -1,0 +1,82 @@
+"""What several verbs share: recipe keys on the command line, and how runs are named."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import UsageError
+from ..recipe import Recipe, build_recipe, load_recipe
+from ..recipe.load import parse
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """The option --json."""
+    parser.add_argument("--json", action="store_true", help="print the record as JSON on stdout")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The argument RUN."""
+    parser.add_argument("run", metavar="RUN", help="run folder, a run's name under runs/, or `last`")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """The option --output."""
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="run folder to write (default: runs/TIME-MODEL-METHOD)"
+    )
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """DATA and what a recipe needs beside it."""
+    parser.add_argument("data", metavar="DATA", help="file with rows: JSON, JSONL, CSV or Parquet")
+    parser.add_argument("--model", required=True, help="local folder, Hub id, or builtin:small")
+    parser.add_argument("--test", metavar="FILE", help="rows for the final comparison (default: a part of DATA)")
+    parser.add_argument("--method", default="sft", help="training method (default: sft)")
+
+
+def recipe_from_file(path: str, overrides: dict[str, str]) -> Recipe:
+    """The recipe in a file, with keys such as --training.max_steps replaced.
+
+    Raises:
+        UsageError: as load_recipe.
+    """
+    file = Path(path)
+    if not overrides:
+        return load_recipe(file)
+    load_recipe(file)  # errors of the file itself are told with their line
+    values, _ = parse(file.read_text(encoding="utf-8"), path)
+    return build_recipe(_override(values, overrides), where="command line", folder=file.resolve().parent)
+
+
+def recipe_from_options(arguments: argparse.Namespace) -> Recipe:
+    """The recipe that DATA, --model and dotted keys make.
+
+    Raises:
+        UsageError: an unknown key or a wrong value.
+    """
+    data: dict[str, Any] = {"train": arguments.data}
+    if arguments.test:
+        data["test"] = arguments.test
+    values = {"model": arguments.model, "method": arguments.method, "data": data}
+    return build_recipe(_override(values, arguments.overrides), where="command line", folder=Path.cwd())
+
+
+def _override(values: dict[str, Any], overrides: dict[str, str]) -> dict[str, Any]:
+    for name, text in overrides.items():
+        *path, last = name.removeprefix("--").split(".")
+        section = values
+        for part in path:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise UsageError(
+                    f"{name} can't be set.", why=f"{part} holds a value, not keys.", fix="Change it in the recipe."
+                )
+        try:
+            section[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            section[last] = text
+    return values

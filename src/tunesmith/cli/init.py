@@ -1,0 +1,49 @@
+"""`tunesmith init DATA --model MODEL`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .. import pipeline
+from ..errors import UsageError
+from ..files import write_atomic
+from ..recipe.template import recipe_text
+from .common import add_data_options
+from .output import Output
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    add_data_options(parser)
+    parser.add_argument(
+        "--recipe", type=Path, default=Path("recipe.yaml"), metavar="FILE", help="file to write (default: recipe.yaml)"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite the file")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write a commented recipe that fits the data."""
+    output = Output()
+    if arguments.recipe.exists() and not arguments.force:
+        raise UsageError(
+            f"{arguments.recipe} is there already.",
+            why="A recipe is never overwritten unasked.",
+            fix="Give --force, or another name with --recipe.",
+        )
+    report = pipeline.inspect(Path(arguments.data), model=arguments.model, audit=False)
+    verdict = next(verdict for verdict in report.verdicts if verdict.method == "sft")
+    text = recipe_text(
+        data=arguments.data,
+        model=arguments.model,
+        method=arguments.method,
+        test=arguments.test,
+        mapping=verdict.mapping,
+        remark=f"{report.rows:,} rows, {verdict.status}: {verdict.reason}",
+        folder=arguments.recipe.resolve().parent,
+    )
+    write_atomic(arguments.recipe, text)
+    output.show(f"wrote {arguments.recipe}")
+    output.findings(report.findings)
+    output.next_step(f"tunesmith plan {arguments.recipe}")
+    return 1 if any(found.severity == "error" for found in report.findings) and not verdict.mapping else 0

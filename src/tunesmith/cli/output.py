@@ -1,0 +1,152 @@
+"""The one place that prints: data to stdout, words to stderr, plain without a terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..errors import TunesmithError
+from ..records import Event, Finding
+from ..rules import FindingsError
+
+# Control characters (C0 but tab and newline, C1) and the bidirectional overrides, which can disguise text.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+_PLAIN_WIDTH = 100
+
+
+def safe(text: object) -> str:
+    """Text from data, models or logs, made harmless for the terminal: no control characters, no markup."""
+    return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text)))
+
+
+class Output:
+    """Prints for one command."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        # Without a terminal there is no width to fit: rich would cut at 80 columns.
+        width = None if sys.stdout.isatty() else _PLAIN_WIDTH
+        self.data = Console(soft_wrap=True, highlight=False, width=width)
+        self.words = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _PLAIN_WIDTH)
+
+    def record(self, record: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
+        """Print a record, a list of records or a JSON object as JSON on stdout."""
+        if isinstance(record, BaseModel):
+            value: Any = record.model_dump(mode="json")
+        elif isinstance(record, dict):
+            value = record
+        else:
+            value = [item.model_dump(mode="json") for item in record]
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def say(self, text: str) -> None:
+        """A line for people, on stderr; may hold rich markup, so escape foreign text with `safe`."""
+        self.words.print(text, soft_wrap=True)
+
+    def show(self, text: str = "") -> None:
+        """A line of the answer itself, on stdout, unless the answer is JSON."""
+        if not self.as_json:
+            self.data.print(text)
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """A table of the answer, on stdout, unless the answer is JSON. Cells are escaped."""
+        if self.as_json:
+            return
+        table = Table(
+            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+        )
+        for number, column in enumerate(columns):
+            table.add_column(column, style=None if number else "bold", overflow="fold", header_style="dim")
+        for row in rows:
+            table.add_row(*(safe(cell) for cell in row))
+        self.data.print(table)
+        self.data.print()
+
+    def findings(self, findings: Sequence[Finding]) -> None:
+        """Every finding with its fix, on stderr."""
+        order = {"error": 0, "warning": 1, "note": 2}
+        for found in sorted(findings, key=lambda item: order[item.severity]):
+            colour = _COLOURS[found.severity]
+            self.say(f"[{colour}]{found.severity} {found.code}[/] {safe(found.where)}: {safe(found.what)}")
+            self.say(f"    {safe(found.fix)}")
+
+    def next_step(self, command: str) -> None:
+        """The command that comes next."""
+        self.say(f"[dim]Next:[/] {safe(command)}")
+
+    def error(self, error: TunesmithError) -> None:
+        """What, why, and what to do."""
+        if isinstance(error, FindingsError) and len(error.findings) > 1:
+            self.findings(error.findings)
+        self.say(f"[bold red]error:[/] {safe(error.what)}")
+        self.say(f"  [dim]why:[/] {safe(error.why)}")
+        self.say(f"  [dim]fix:[/] {safe(error.fix)}")
+
+    @contextmanager
+    def progress(self) -> Iterator[StageProgress]:
+        """Progress bars on stderr; plain lines, one every tenth of the work, without a terminal."""
+        if not self.words.is_terminal:
+            yield StageProgress(self, None)
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=self.words, transient=False) as bars:
+            yield StageProgress(self, bars)
+
+
+class StageProgress:
+    """Shows the progress of stages and of training."""
+
+    def __init__(self, output: Output, bars: Progress | None) -> None:
+        self._output = output
+        self._bars = bars
+        self._tasks: dict[str, Any] = {}
+        self._tenths: dict[str, int] = {}
+
+    def __call__(self, label: str, done: int, total: int | None, note: str = "") -> None:
+        """Progress callback of the stages: `done` of `total` units of `label`."""
+        if self._bars is None:
+            self._line(label, done, total, note)
+            return
+        if label not in self._tasks:
+            self._tasks[label] = self._bars.add_task(safe(label), total=total, note="")
+        self._bars.update(self._tasks[label], completed=done, total=total, note=note)
+
+    def _line(self, label: str, done: int, total: int | None, note: str) -> None:
+        tenth = 10 * done // total if total else 0
+        if self._tenths.get(label) != tenth:
+            self._tenths[label] = tenth
+            of = f" {done}/{total}" if total else ""
+            self._output.say(f"{safe(label)}{of}  {note}".rstrip())
+
+    def event(self, event: Event) -> None:
+        """Show one event of a run."""
+        data = event.data
+        if event.kind == "start":
+            self._steps = int(data["steps"])
+            self("train", event.step, self._steps)
+        elif event.kind == "log":
+            speed = data["num_tokens"] / data["seconds"] if data["seconds"] else 0.0
+            self("train", event.step, self._steps, f"loss {data['loss']:.4f}  {speed:,.0f} tok/s")
+        elif event.kind == "eval":
+            self._output.say(f"step {event.step}: held-out loss {data['eval_loss']:.4f}")
+        elif event.kind == "finding":
+            self._output.findings([Finding.model_validate(data)])
+
+    _steps = 0

@@ -1,0 +1,33 @@
+"""`tunesmith plan RECIPE`."""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import pipeline
+from .common import add_json, recipe_from_file
+from .output import Output
+from .views import show_plan
+
+OVERRIDES = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.add_argument("recipe", metavar="RECIPE", help="recipe file; keys can be replaced: --training.max_steps 30")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Plan a recipe; exit code 1 when the plan has errors."""
+    output = Output(as_json=arguments.json)
+    plan = pipeline.plan(recipe_from_file(arguments.recipe, arguments.overrides))
+    if arguments.json:
+        output.record(plan)
+    else:
+        show_plan(output, plan)
+    output.findings(plan.findings)
+    failed = any(found.severity == "error" for found in plan.findings)
+    if not failed:
+        output.next_step(f"tunesmith train {arguments.recipe}")
+    return 1 if failed else 0

@@ -1,0 +1,49 @@
+"""`tunesmith tune DATA --model MODEL`: the whole chain."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .. import pipeline
+from ..recipe import Recipe
+from ..records import Plan
+from .common import add_data_options, add_json, add_output, recipe_from_options
+from .output import Output
+from .views import show_plan, show_receipt
+
+OVERRIDES = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    add_data_options(parser)
+    add_output(parser)
+    add_json(parser)
+    parser.epilog = (
+        "Every key of a recipe can be given: --training.max_steps 30 --adapter.kind none --data.bad_rows drop"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the whole chain on a data file."""
+    return tune(Output(as_json=arguments.json), recipe_from_options(arguments), arguments.output)
+
+
+def tune(output: Output, recipe: Recipe, folder: Path | None) -> int:
+    """The stages one after the other, each shown; exit code 1 when the receipt has findings of severity error."""
+    folder = pipeline.prepare_run(recipe, folder)
+    plan = Plan.load(folder)
+    show_plan(output, plan, brief=True)
+    output.findings(plan.findings)
+    with output.progress() as progress:
+        receipt = pipeline.tune_prepared(folder, progress=progress, listen=progress.event)
+    if output.as_json:
+        output.record(receipt)
+    else:
+        show_receipt(output, folder, receipt)
+    shown = {*plan.findings, *receipt.run.findings}
+    output.findings([found for found in receipt.findings if found not in shown])
+    output.say(f"report: {folder / 'report.html'}")
+    output.next_step(f"tunesmith chat {folder}")
+    return 1 if any(found.severity == "error" for found in receipt.findings) else 0

@@ -1,0 +1,1 @@
+"""Raw data: reading, layouts, preparation, splitting, and the audit of what is really trained on."""

@@ -1,0 +1,72 @@
+"""Holding rows out for evaluation, so that equal prompts never stand on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+
+from ..records import Finding
+from ..rules import finding
+from .rows import Row
+
+_FEW_ROWS = 100
+_LEAST_DISCORDANT = 6
+"""McNemar's exact test needs six rows that all changed the same way for p < 0.05: 2 * 0.5 ** 6 = 0.031."""
+
+
+def prompt_of(row: Row) -> str:
+    """What a prepared row gives before the last answer, as one text; for plain text the whole of it."""
+    if "text" in row:
+        return str(row["text"])
+    prompt = row["messages"][:-1] if "messages" in row else row["prompt"]
+    return prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True, ensure_ascii=False)
+
+
+def split(rows: Sequence[Row], fraction: float, seed: int, most: int = 500) -> tuple[list[Row], list[Row]]:
+    """Rows to train on and rows held out: about `fraction` of them, at most `most`, at least one.
+
+    Which prompts are held out depends on the prompts and the seed alone, not on the order of the rows. Equal prompts
+    stay on one side; so nothing is held out when all prompts are equal. The order of rows is kept.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(prompt_of(row), []).append(index)
+    if fraction <= 0 or len(groups) < 2:
+        return list(rows), []
+    wanted = min(max(1, round(fraction * len(rows))), most, len(rows) - 1)
+    held: set[int] = set()
+    in_order = sorted(groups, key=lambda prompt: _rank(prompt, seed))
+    for prompt in in_order:
+        if len(held) + len(groups[prompt]) <= wanted:
+            held.update(groups[prompt])
+    if not held:
+        # Every prompt is repeated more often than rows are wanted; the rarest one is the closest to it.
+        held.update(groups[min(in_order, key=lambda prompt: len(groups[prompt]))])
+    train = [row for index, row in enumerate(rows) if index not in held]
+    return train, [rows[index] for index in sorted(held)]
+
+
+def _rank(prompt: str, seed: int) -> bytes:
+    return hashlib.blake2b(prompt.encode(), digest_size=16, salt=seed.to_bytes(16, "little", signed=False)).digest()
+
+
+def overlap(train: Sequence[Row], held_out: Sequence[Row]) -> int:
+    """Number of rows held out whose prompt also stands in `train`."""
+    prompts = {prompt_of(row) for row in train}
+    return sum(prompt_of(row) in prompts for row in held_out)
+
+
+def split_findings(train: Sequence[Row], held_out: Sequence[Row], name: str) -> list[Finding]:
+    """D010 for prompts on both sides, D011 for few rows; `name` is the held-out side's: eval or test."""
+    if not held_out:
+        return []
+    findings = []
+    shared = overlap(train, held_out)
+    if shared:
+        findings.append(finding("D010", name, count=f"{shared:,}", total=f"{len(held_out):,}", split=name))
+    if len(held_out) < _FEW_ROWS:
+        resolution = min(100, math.ceil(100 * _LEAST_DISCORDANT / len(held_out)))
+        findings.append(finding("D011", name, rows=len(held_out), resolution=resolution))
+    return findings

@@ -1,0 +1,178 @@
+"""The export stage: a run's result as a merged model and GGUF files, each checked before it keeps its name."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..files import disk_errors, make_folder, sha256
+from ..models.load import load_tokenizer
+from ..progress import Progress, silent
+from ..recipe.schema import Export
+from ..records import Artifact, Check, Finding, Manifest, Plan
+from ..rules import FindingsError, finding
+from .architectures import look_up
+from .compare import stop_tokens
+from .convert import Kind, convert
+from .engine import version
+from .merge import MERGED, Merge, merge
+from .probes import encode, held_out
+from .tokenizer import Vocabulary, read_vocabulary
+from .verify import Expected, expect, verify
+
+RESULT = "model"
+FOLDER = "export"
+FAILED = ".failed"
+
+
+@dataclass
+class _Export:
+    """An export under way."""
+
+    run: Path
+    progress: Progress
+    artifacts: list[Artifact] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def folder(self) -> Path:
+        return self.run / FOLDER
+
+    def manifest(self) -> Manifest:
+        errors = any(found.severity == "error" for found in self.findings)
+        return Manifest(
+            artifacts=self.artifacts,
+            checks=self.checks,
+            verifier=version() if any(check.target.endswith(".gguf") for check in self.checks) else None,
+            passed=not errors and all(check.passed for check in self.checks),
+            seconds=time.monotonic() - self.started,
+            findings=self.findings,
+        )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What GGUF files are made of: the model's folder, its Transformers config, and its tokenizer translated."""
+
+    folder: Path
+    config: Any
+    vocabulary: Vocabulary
+
+
+def export(folder: Path, settings: Export, *, progress: Progress = silent) -> Manifest:
+    """Export the result of the run in `folder`: the merged model, and a GGUF file of each type in the settings.
+
+    What fails a check keeps lying there under a name that ends in `.failed`, and the manifest tells why.
+
+    Raises:
+        FindingsError: X006 or X007, the model can't be written as GGUF; the merged model and a manifest are there.
+        EnvironmentLacksError: the disk is full or not writable.
+        UsageError: the run has no plan or no result, or its base model can't be loaded.
+    """
+    plan = Plan.load(folder)
+    work = _Export(folder, progress)
+    make_folder(work.folder)
+    with disk_errors(work.folder):
+        _clear(work.folder)
+    tokenizer = load_tokenizer(folder / RESULT)
+    raw = held_out(folder, plan)
+    rows = encode(raw, tokenizer)
+    merged = merge(plan.model, folder / RESULT, tokenizer, rows, work.folder, progress)
+    try:
+        if _keep_merged(work, merged, plan.model.dtype) and settings.gguf:
+            source = _translate(merged, tokenizer)
+            expected = expect(merged, tokenizer, rows, raw)
+            del merged  # frees the weights
+            for kind in dict.fromkeys(settings.gguf):
+                _make(work, kind, source, expected)
+    except FindingsError as error:
+        work.findings.extend(error.findings)
+        raise
+    finally:
+        manifest = work.manifest()
+        manifest.save(work.folder)
+    return manifest
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier export left, and nothing else."""
+    for old in (*folder.glob("*.gguf"), *folder.glob(f"*.gguf{FAILED}"), folder / Manifest.filename):
+        old.unlink(missing_ok=True)
+    for name in (MERGED, MERGED + FAILED):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _keep_merged(work: _Export, merged: Merge, dtype: str) -> bool:
+    """Enter the merged model; whether it is fit to be converted."""
+    work.checks.extend(merged.checks)
+    for check in merged.checks:
+        if not check.passed:
+            assert check.code is not None
+            work.findings.append(finding(check.code, "export", value=check.value, limit=check.threshold))
+    passed = all(check.passed for check in merged.checks)
+    folder = merged.folder
+    if not passed and folder.parent == work.folder:
+        folder = _disown(folder)
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    work.artifacts.append(
+        Artifact(
+            path=str(folder.relative_to(work.run)),
+            kind="merged",
+            dtype=dtype,
+            bytes=sum(file.stat().st_size for file in files),
+            sha256=sha256(weights[0]) if len(weights) == 1 else None,
+            verified=passed and bool(merged.checks),
+        )
+    )
+    return passed
+
+
+def _translate(merged: Merge, tokenizer: Any) -> _Source:
+    """Find out how the model is written as GGUF, before any work is done for it."""
+    config = merged.model.config
+    look_up(config)
+    vocabulary = read_vocabulary(tokenizer, size=config.vocab_size, stops=stop_tokens(merged.model))
+    return _Source(merged.folder, config, vocabulary)
+
+
+def _make(work: _Export, kind: Kind, source: _Source, expected: Expected) -> None:
+    """Write one GGUF file and check it."""
+    import torch
+
+    path = work.folder / f"model-{kind}.gguf"
+    try:
+        converted = convert(source.folder, path, kind, source.config, source.vocabulary, progress=work.progress)
+    except FindingsError as error:
+        if error.findings[0].code != "X011":
+            raise
+        work.findings.extend(error.findings)
+        return
+    verdict = verify(path, kind, expected, threads=torch.get_num_threads(), progress=work.progress)
+    if converted.coarse:
+        verdict.tell("X013", count=len(converted.coarse), total=converted.tensors)
+    work.checks.extend(verdict.checks)
+    work.findings.extend(verdict.findings)
+    kept = path if verdict.passed else _disown(path)
+    work.artifacts.append(
+        Artifact(
+            path=str(kept.relative_to(work.run)),
+            kind="gguf",
+            dtype=kind,
+            bytes=kept.stat().st_size,
+            sha256=sha256(kept),
+            verified=verdict.verified,
+        )
+    )
+
+
+def _disown(path: Path) -> Path:
+    """Rename what failed, so that nobody ships it by accident."""
+    failed = path.with_name(path.name + FAILED)
+    path.replace(failed)
+    return failed

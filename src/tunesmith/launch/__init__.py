@@ -1,0 +1,1 @@
+"""Starting the worker: here, and later in jobs and on clouds."""

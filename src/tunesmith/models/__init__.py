@@ -1,0 +1,1 @@
+"""What a model is, where it lives, and loading it."""

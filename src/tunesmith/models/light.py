@@ -1,0 +1,124 @@
+"""Token lengths without torch: the model's tokenizer.json, and its template rendered by Transformers' own renderer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from .load import load_tokenizer, read_template
+
+_BATCH = 1024
+
+
+class LightTokenizer:
+    """Counts tokens as the trainer will, in a fraction of AutoTokenizer's start-up time.
+
+    Attributes:
+        template: The chat template's text, or None.
+        eos: The EOS token, or None.
+        has_generation_marks: Whether the template marks what the assistant wrote.
+    """
+
+    def __init__(self, folder: Path, chat_template: str | None = None) -> None:
+        """Read the tokenizer in `folder`; `chat_template` is the path of a Jinja file that replaces its template.
+
+        Raises:
+            UsageError: the folder has no tokenizer that can be read.
+        """
+        self._tokenizer = _backend(folder)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        config = folder / "tokenizer_config.json"
+        settings = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
+        self._special = {
+            name: _content(settings[name])
+            for name in ("bos_token", "eos_token", "pad_token", "unk_token")
+            if settings.get(name)
+        }
+        self.eos = self._special.get("eos_token")
+        self.template = read_template(chat_template) if chat_template else _own_template(folder, settings)
+        self.has_generation_marks = self.template is not None and "endgeneration" in self.template
+
+    def render(self, messages: list[dict[str, Any]], *, prompt: bool = False, tools: Any = None) -> str:
+        """The text of a conversation; with `prompt`, ended by the header of the assistant's turn.
+
+        Raises:
+            jinja2.TemplateError: the template refuses the conversation.
+        """
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        rendered, _ = render_jinja_template(
+            conversations=[messages],
+            tools=tools,
+            chat_template=self.template,
+            add_generation_prompt=prompt,
+            **self._special,
+        )
+        return str(rendered[0])
+
+    def encode_rows(self, rows: Sequence[dict[str, Any]], layout: str) -> tuple[list[int] | None, list[int]]:
+        """Token counts of `rows`: of their prompts (None where rows have none), and of whole rows.
+
+        Raises:
+            jinja2.TemplateError: the template refuses a row.
+        """
+        if layout == "text":
+            return None, self._count([self._ended(row["text"]) for row in rows], special=True)
+        if layout == "messages":
+            return None, self._count([self.render(row["messages"], tools=_tools(row)) for row in rows], special=False)
+        if rows and isinstance(rows[0]["prompt"], str):
+            prompts = self._count([row["prompt"] for row in rows], special=True)
+            return prompts, self._count([self._ended(row["prompt"] + row["completion"]) for row in rows], special=True)
+        prompts = self._count(
+            [self.render(row["prompt"], prompt=True, tools=_tools(row)) for row in rows], special=False
+        )
+        whole = [self.render(row["prompt"] + row["completion"], tools=_tools(row)) for row in rows]
+        return prompts, self._count(whole, special=False)
+
+    def _ended(self, text: str) -> str:
+        # TRL appends the EOS to plain text that doesn't end with it.
+        return text if self.eos is None or text.endswith(self.eos) else text + self.eos
+
+    def _count(self, texts: list[str], *, special: bool) -> list[int]:
+        counts: list[int] = []
+        for start in range(0, len(texts), _BATCH):
+            encoded = self._tokenizer.encode_batch_fast(texts[start : start + _BATCH], add_special_tokens=special)
+            counts += [len(row.ids) for row in encoded]
+        return counts
+
+
+def _backend(folder: Path) -> Any:
+    file = folder / "tokenizer.json"
+    if file.exists():
+        from tokenizers import Tokenizer
+
+        try:
+            return Tokenizer.from_file(str(file))
+        except Exception as error:  # the Rust extension raises the base class
+            raise UsageError(
+                f"{file} can't be read.", why=str(error).splitlines()[0], fix="Download or save the model again."
+            ) from None
+    # SentencePiece-only models: Transformers converts them, at the cost of importing torch.
+    return load_tokenizer(folder).backend_tokenizer
+
+
+def _content(token: Any) -> str:
+    return str(token["content"]) if isinstance(token, dict) else str(token)
+
+
+def _own_template(folder: Path, settings: dict[str, Any]) -> str | None:
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        return file.read_text(encoding="utf-8")
+    template = settings.get("chat_template")
+    if isinstance(template, list):  # several named templates: Transformers takes the one called default
+        template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+    return template
+
+
+def _tools(row: dict[str, Any]) -> Any:
+    tools = row.get("tools")
+    return json.loads(tools) if isinstance(tools, str) else tools

@@ -1,0 +1,117 @@
+"""Where a model lives: built in, in a folder, or on the Hub; only its small files are fetched here."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import EnvironmentLacksError, UsageError
+
+BUILTIN = {"builtin:small": "demo/small"}
+_SMALL_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that was found.
+
+    Attributes:
+        name: As the user named it.
+        location: What from_pretrained takes: a folder or a Hub id.
+        folder: Local folder with the model's small files (config, tokenizer).
+        revision: Commit on the Hub; None for local models.
+    """
+
+    name: str
+    location: str
+    folder: Path
+    revision: str | None = None
+
+
+def locate(name: str, revision: str | None = None) -> Source:
+    """Find a model by name; for the Hub, fetch its small files and pin the commit.
+
+    Raises:
+        UsageError: there is no such model, or it may not be read with this token.
+        EnvironmentLacksError: the Hub can't be reached.
+    """
+    if name.startswith("builtin:"):
+        return _builtin(name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _local(name, folder.resolve())
+    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UsageError(
+            f"There is no model in {name}.",
+            why="It is a file, or a folder that doesn't exist.",
+            fix="Give a folder with config.json and *.safetensors, a Hub id such as Qwen/Qwen3-0.6B, or builtin:small.",
+        )
+    return _hub(name, revision)
+
+
+def _builtin(name: str) -> Source:
+    if name not in BUILTIN:
+        near = difflib.get_close_matches(name, BUILTIN, n=1, cutoff=0.0)[0]
+        raise UsageError(
+            f"There is no built-in model {name}.",
+            why=f"Built in is {', '.join(BUILTIN)}.",
+            fix=f"Did you mean {near}?",
+        )
+    folder = _PACKAGE / BUILTIN[name]
+    return Source(name, str(folder), folder)
+
+
+def _local(name: str, folder: Path) -> Source:
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        raise UsageError(
+            f"{name} is an adapter, not a model.",
+            why="An adapter alone has no weights to train on; its base must be merged with it first.",
+            fix="Use the merged model (`tunesmith export RUN` writes RUN/export/merged), or the base model.",
+        )
+    if not (folder / "config.json").exists():
+        raise UsageError(
+            f"{name} has no config.json.",
+            why="Without it nobody knows the model's architecture.",
+            fix="Give the folder that save_pretrained wrote.",
+        )
+    return Source(name, str(folder), folder)
+
+
+def _hub(name: str, revision: str | None) -> Source:
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_SMALL_FILES))
+    except errors.GatedRepoError:
+        raise UsageError(
+            f"{name} is gated.",
+            why="Its owner wants you to accept terms first, and your token has no access yet.",
+            fix=f"Accept the terms on the Hub's page of {name}, then log in with `hf auth login`.",
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise UsageError(
+            f"{name} has no revision {revision}.",
+            why="The Hub knows the model but not this branch, tag or commit.",
+            fix="Leave `revision:` out, or give one that stands on the model's page.",
+        ) from None
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
+        raise UsageError(
+            f"There is no model {name}.",
+            why="It is no folder here, and the Hub has no such model (or it is private and you aren't logged in).",
+            fix="Check the spelling; for a private model log in with `hf auth login`.",
+        ) from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
+        raise EnvironmentLacksError(
+            f"{name} can't be fetched.",
+            why=f"It is no folder here, and the Hub can't be reached: {str(error).splitlines()[0]}",
+            fix="Check the network, or give a local folder; `builtin:small` needs neither.",
+        ) from error
+    if not (folder / "config.json").exists():
+        raise UsageError(
+            f"{name} has no config.json.",
+            why="It isn't a Transformers model (a GGUF or adapter repository, perhaps).",
+            fix="Give the original model; its card usually names it as base_model.",
+        )
+    return Source(name, name, folder, revision=folder.name)

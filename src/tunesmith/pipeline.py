@@ -1,0 +1,292 @@
+"""The stages in order. Start reading here: each function is one stage, and `tune` is all of them.
+
+raw data --inspect--> DataReport
+recipe + rows + model facts + hardware --plan--> Plan
+Plan --prepare_run--> run folder --train--> RunRecord, model/
+run folder --evaluate--> EvalReport      run folder --export--> Manifest
+all records --write_receipt--> Receipt
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from .errors import UsageError
+from .files import disk_errors, make_folder, write_atomic
+from .models.facts import model_facts
+from .models.light import LightTokenizer
+from .models.source import locate
+from .plan.hardware import local_hardware
+from .plan.resolve import resolve
+from .plan.rows import Rows, gather_rows
+from .progress import Progress, silent
+from .recipe import Recipe
+from .recipe.schema import Evaluation, Export, Mapping
+from .records import DataReport, EvalReport, Event, Manifest, Plan, Receipt, RunRecord
+from .rules import refuse_errors
+
+if TYPE_CHECKING:
+    from .chat import Chat
+
+RUNS = Path("runs")
+
+
+def _nobody(_event: Event) -> None:
+    """Listens to nothing."""
+
+
+def inspect(
+    path: Path,
+    *,
+    model: str | None = None,
+    revision: str | None = None,
+    mapping: Mapping | None = None,
+    chat_template: str | None = None,
+    max_length: int | None = None,
+    audit: bool = True,
+    progress: Progress = silent,
+) -> DataReport:
+    """What the data is; with a model, its token lengths and what of it would be trained on.
+
+    Raises:
+        UsageError: there is no such file or model.
+        FindingsError: the file can't be read at all.
+    """
+    from .data.report import inspect as report_on
+
+    if model is None:
+        return report_on(path, mapping=mapping)
+    source = locate(model, revision)
+    facts = model_facts(source)
+    tokenizer = None
+    if audit:
+        from .models.load import load_tokenizer
+
+        tokenizer = load_tokenizer(source.location, revision=source.revision, chat_template=chat_template)
+    return report_on(
+        path,
+        mapping=mapping,
+        tokenizer=tokenizer,
+        light=LightTokenizer(source.folder, chat_template),
+        model=model,
+        training={"max_length": max_length or facts.context or None},
+        stop_ids=facts.stop_ids,
+        progress=progress,
+    )
+
+
+def plan(recipe: Recipe, *, run: str = "run") -> Plan:
+    """Resolve a recipe, writing nothing.
+
+    Raises:
+        UsageError, FindingsError: the recipe's data or model can't be used.
+    """
+    return _plan(recipe, run)[0]
+
+
+def _plan(recipe: Recipe, run: str) -> tuple[Plan, Rows]:
+    source = locate(recipe.model, recipe.revision)
+    rows = gather_rows(recipe, LightTokenizer(source.folder, recipe.chat_template))
+    return resolve(recipe, rows, model_facts(source), local_hardware(), run=run), rows
+
+
+def prepare_run(recipe: Recipe, folder: Path | None = None) -> Path:
+    """Write a run folder that the worker can train: recipe, plan, rows and records. Returns the folder.
+
+    Raises:
+        UsageError: the folder is in use.
+        FindingsError: the plan has errors; nothing is written.
+        EnvironmentLacksError: the folder can't be written.
+    """
+    folder = _free_folder(folder or RUNS / run_name(recipe))
+    made, rows = _plan(recipe, folder.name)
+    refuse_errors(made.findings)
+    make_folder(folder)
+    write_atomic(folder / "recipe.yaml", yaml.safe_dump(made.recipe, sort_keys=False, allow_unicode=True))
+    for name, split in (("train", made.train), ("eval", made.eval), ("test", made.test)):
+        if split is not None and split.path == f"data/{name}.jsonl":
+            write_atomic(folder / split.path, rows.content(name))
+    inspect(
+        Path(recipe.data.train),
+        model=recipe.model,
+        revision=recipe.revision,
+        mapping=recipe.data.mapping,
+        chat_template=recipe.chat_template,
+        audit=False,
+    ).save(folder)
+    RunRecord(
+        id=folder.name,
+        status="prepared",
+        created=datetime.now().astimezone().isoformat(timespec="seconds"),
+        steps=made.steps,
+        versions=made.versions,
+    ).save(folder)
+    made.save(folder)
+    return folder
+
+
+def run_name(recipe: Recipe) -> str:
+    """A name for a run: time, model and method."""
+    model = re.sub(r"[^A-Za-z0-9.]+", "-", recipe.model.rstrip("/").rpartition("/")[2]).strip("-.")
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{model}-{recipe.method}"
+
+
+def _free_folder(folder: Path) -> Path:
+    with disk_errors(folder):
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UsageError(
+                f"{folder} isn't empty.",
+                why="A run never writes into a folder that holds something else.",
+                fix="Choose another --output, or continue that run with `tunesmith resume`.",
+            )
+    return folder.resolve()
+
+
+def train(folder: Path, listen: Callable[[Event], None] = _nobody) -> RunRecord:
+    """Train a prepared run folder in a process of its own, or continue it from its last complete checkpoint.
+
+    Raises:
+        UsageError: the run is done, or running already.
+        StoppedError: it was stopped and can be resumed.
+        TunesmithError: training failed.
+    """
+    from .launch.local import run_worker
+
+    record = RunRecord.load(folder)
+    if record.status == "done":
+        raise UsageError(
+            f"Run {record.id} is done; there is nothing to resume.",
+            why=f"It finished at step {record.step} of {record.steps}.",
+            fix=f"Compare it with its base: `tunesmith evaluate {folder}`.",
+        )
+    return run_worker(folder, listen)
+
+
+def evaluate(folder: Path, settings: Evaluation | None = None, *, progress: Progress = silent) -> EvalReport:
+    """Compare the tuned model with its base on the run's held-out rows, and save the report."""
+    from .evaluate import evaluate as compare
+
+    _must_be_done(folder)
+    recipe = Recipe.model_validate(Plan.load(folder).recipe)
+    report = compare(folder, settings or recipe.evaluation, progress=progress)
+    report.save(folder)
+    return report
+
+
+def export(folder: Path, settings: Export | None = None, *, progress: Progress = silent) -> Manifest:
+    """Merge, convert and verify; the manifest says what passed.
+
+    Raises:
+        FindingsError: the model can't be converted.
+    """
+    from .export import export as write
+
+    _must_be_done(folder)
+    recipe = Recipe.model_validate(Plan.load(folder).recipe)
+    return write(folder, settings or recipe.export, progress=progress)
+
+
+def _must_be_done(folder: Path) -> None:
+    record = RunRecord.load(folder)
+    if record.status != "done":
+        raise UsageError(
+            f"Run {record.id} isn't done: its status is {record.status}.",
+            why="There is no trained model to look at yet.",
+            fix=f"Continue it with `tunesmith resume {folder}`.",
+        )
+
+
+def write_receipt(folder: Path) -> Receipt:
+    """Put the records of a run together as receipt.json and report.html."""
+    from .receipt.build import build
+    from .receipt.html import render
+
+    receipt = build(folder)
+    write_atomic(folder / "report.html", render(receipt))
+    return receipt
+
+
+def tune(
+    recipe: Recipe,
+    folder: Path | None = None,
+    *,
+    progress: Progress = silent,
+    listen: Callable[[Event], None] = _nobody,
+) -> Receipt:
+    """The whole chain: plan, train, evaluate, export, receipt.
+
+    The receipt is written whatever the checks say; look at its findings.
+
+    Raises:
+        TunesmithError: a stage refused or failed; what came before is in the run folder.
+    """
+    return tune_prepared(prepare_run(recipe, folder), progress=progress, listen=listen)
+
+
+def tune_prepared(folder: Path, *, progress: Progress = silent, listen: Callable[[Event], None] = _nobody) -> Receipt:
+    """`tune` from a prepared run folder on."""
+    train(folder, listen)
+    try:
+        if Plan.load(folder).test is not None:
+            evaluate(folder, progress=progress)
+        export(folder, progress=progress)
+    finally:
+        receipt = write_receipt(folder)
+    return receipt
+
+
+def new_folder(folder: Path | None, name: str) -> Path:
+    """An empty folder: the given one, or `runs/<name>-<time>`.
+
+    Raises:
+        UsageError: it holds something.
+        EnvironmentLacksError: it can't be written.
+    """
+    return make_folder(_free_folder(folder or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"))
+
+
+def open_chat(folder: Path, *, base: bool = False) -> Chat:
+    """A conversation with the result of a run, or with its base.
+
+    Raises:
+        UsageError: the run has no result, or its model no chat template.
+    """
+    from .chat import Chat
+
+    return Chat(folder, base=base)
+
+
+def find_runs(root: Path = RUNS) -> list[tuple[Path, RunRecord]]:
+    """The runs under a folder, oldest first; folders that hold no readable run record are passed over."""
+    found = []
+    for path in sorted(root.glob("*/" + RunRecord.filename)):
+        try:
+            found.append((path.parent, RunRecord.load(path.parent)))
+        except UsageError:
+            continue
+    return sorted(found, key=lambda run: run[1].created)
+
+
+def open_run(name: str) -> Path:
+    """The folder of a run given by path, by name under `runs/`, or as `last`.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    runs = find_runs()
+    if name == "last" and runs:
+        return runs[-1][0].resolve()
+    for folder in (Path(name), RUNS / name):
+        if (folder / RunRecord.filename).exists():
+            return folder.resolve()
+    raise UsageError(
+        f"There is no run {name}.",
+        why="It is neither a run folder nor a run's name under runs/.",
+        fix="`tunesmith runs list` shows the runs; `last` is the newest.",
+    )

@@ -1,0 +1,1 @@
+"""The recipe resolved, with reasons, estimates and findings."""

@@ -1,0 +1,105 @@
+"""The rules that a plan is held against before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..recipe.schema import Recipe
+from ..records import Finding, Plan
+from ..rules import finding
+from .parameters import unknown_targets
+from .rates import usual_learning_rate
+from .rows import Rows
+
+# Arguments of TRL that the run folder, the plan or a later part of tunesmith owns: name -> (why, what to do).
+OWNED = {
+    "output_dir": ("each run has a folder of its own", "Use the command's --output."),
+    "resume_from_checkpoint": ("a run is resumed from its last complete checkpoint", "Use `tunesmith resume RUN`."),
+    "seed": ("the recipe has one seed for split, order and training", "Set `seed:` at the top of the recipe."),
+    "data_seed": ("the recipe has one seed for split, order and training", "Set `seed:` at the top of the recipe."),
+    "completion_only_loss": ("the plan sets it from the data's layout", "Leave it out."),
+    "assistant_only_loss": ("the plan sets it from the data's layout", "Leave it out."),
+    "logging_nan_inf_filter": ("the guard against NaN needs it off", "Leave it out."),
+    "disable_tqdm": ("tunesmith shows the progress itself", "Leave it out."),
+    "trackio_static_space_id": ("it publishes a Space, or ends the run", "Leave it out."),
+    "model_init_kwargs": ("the plan loads the model", "Use `dtype:` and `revision:` at the top of the recipe."),
+    "trust_remote_code": ("model code from a repository is never run", "Leave it out."),
+    "chat_template_path": ("the recipe names the template", "Set `chat_template:` at the top of the recipe."),
+    "load_best_model_at_end": (
+        "the test rows would no longer be unseen",
+        "Leave it out; the curve shows the best step.",
+    ),
+    "save_only_model": ("a checkpoint without optimizer can't be resumed", "Leave it out."),
+    "push_to_hub": ("pushing isn't built yet (roadmap)", "Upload RUN/export/merged with `hf upload`."),
+    "hub_model_id": ("pushing isn't built yet (roadmap)", "Upload RUN/export/merged with `hf upload`."),
+    "hub_token": ("secrets don't belong in a recipe", "Log in with `hf auth login`."),
+    "deepspeed": ("several processes aren't built yet (roadmap)", "Leave it out."),
+    "fsdp": ("several processes aren't built yet (roadmap)", "Leave it out."),
+    "use_cpu": ("the plan chooses the device", 'Set CUDA_VISIBLE_DEVICES="" in the environment.'),
+    "dataset_text_field": ("tunesmith prepares the rows", "Use `data: {mapping: {text: COLUMN}}`."),
+    "dataset_kwargs": ("tunesmith prepares the rows", "Leave it out."),
+}
+_FAR_OFF = 10.0
+_FEW_STEPS = 10
+_BF16_SAFE_RATE = 1e-4
+
+
+def check_plan(plan: Plan, recipe: Recipe, owned: dict[str, Any], rows: Rows) -> Iterator[Finding]:
+    """Every P and T rule that shows before training."""
+    if plan.method != "sft":
+        yield finding("P001", "method", method=plan.method)
+    if recipe.launch.on != "local":
+        yield finding("P007", "launch.on", place=recipe.launch.on)
+    for name in owned:
+        reason, remedy = OWNED[name]
+        yield finding("P009", f"training.{name}", name=name, reason=reason, remedy=remedy)
+    yield from unknown_targets(plan.model, recipe.adapter)
+    yield from _check_rate(plan, recipe)
+    yield from _check_lengths(plan)
+    if recipe.training.get("save_total_limit") == 1:
+        yield finding("P004", "training.save_total_limit")
+    if plan.steps < _FEW_STEPS:
+        yield finding("P005", "steps", steps=plan.steps)
+    if plan.memory.state > plan.hardware.memory:
+        yield finding("P006", "memory", need=_gigabytes(plan.memory.state), have=_gigabytes(plan.hardware.memory))
+    if rows.needs_template and not plan.model.has_template and not recipe.chat_template:
+        yield finding("T005", "model", model=plan.model.name)
+
+
+def _check_rate(plan: Plan, recipe: Recipe) -> Iterator[Finding]:
+    rate, usual = plan.training["learning_rate"], usual_learning_rate(plan.model.parameters, recipe.adapter.kind)
+    factor = max(rate / usual, usual / rate) if rate > 0 else float("inf")
+    if factor >= _FAR_OFF:
+        yield finding(
+            "P002",
+            "training.learning_rate",
+            value=rate,
+            factor=factor,
+            direction="higher" if rate > usual else "lower",
+            kind="LoRA" if plan.lora else "full fine-tuning",
+            usual=usual,
+        )
+    if plan.lora is None and plan.model_kwargs["dtype"] == "bfloat16" and rate < _BF16_SAFE_RATE:
+        yield finding("P010", "dtype", value=rate)
+
+
+def _check_lengths(plan: Plan) -> Iterator[Finding]:
+    max_length = plan.training["max_length"]
+    if max_length is None:
+        return
+    if plan.model.context and max_length > plan.model.context:
+        yield finding("P003", "training.max_length", max_length=max_length, context=plan.model.context)
+    if plan.train.cut:
+        yield finding(
+            "T002",
+            "training rows",
+            count=plan.train.cut,
+            total=plan.train.rows,
+            max_length=max_length,
+            longest=plan.train.longest,
+        )
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

@@ -1,0 +1,150 @@
+"""The rows of a run: read, mapped, split and measured, held in memory until the run folder takes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..data.prepare import Prepared, prepare
+from ..data.rows import name_places
+from ..data.sources import read
+from ..data.split import split, split_findings
+from ..data.tokens import lengths_from
+from ..errors import UsageError
+from ..models.light import LightTokenizer
+from ..recipe.schema import Recipe
+from ..records import Finding, Split, TokenLengths
+from ..rules import FindingsError, finding, refuse_errors
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Prepared rows of all splits, all in one layout.
+
+    Attributes:
+        token_counts: Tokens of each training row under the model's template.
+    """
+
+    layout: Literal["messages", "prompt-completion", "text"]
+    loss_on: Literal["completion", "assistant", "all"]
+    train: list[Row]
+    eval: list[Row]
+    test: list[Row]
+    lengths: TokenLengths
+    token_counts: list[int]
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def needs_template(self) -> bool:
+        """Whether the rows are made of messages, which only a chat template can render."""
+        return is_conversational(self.train[0])
+
+    def content(self, name: str) -> bytes:
+        """A split as JSON Lines."""
+        rows: list[Row] = getattr(self, name)
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+    def split(self, name: str, *, max_length: int | None = None) -> Split:
+        """The record of a split, with the fingerprint that its file will have; for train also its lengths."""
+        counts = self.token_counts if name == "train" else []
+        return Split(
+            path=f"data/{name}.jsonl",
+            rows=len(getattr(self, name)),
+            sha256=hashlib.sha256(self.content(name)).hexdigest(),
+            tokens=sum(counts) or None,
+            longest=max(counts, default=None),
+            cut=sum(count > max_length for count in counts) if max_length else 0,
+        )
+
+
+def is_conversational(row: Row) -> bool:
+    """Whether a prepared row is made of messages."""
+    return "messages" in row or isinstance(row.get("prompt"), list)
+
+
+def gather_rows(recipe: Recipe, tokenizer: LightTokenizer) -> Rows:
+    """Read, map, split and measure the rows of a recipe.
+
+    Raises:
+        UsageError: a file isn't there, or the files' layouts differ.
+        FindingsError: rows that can't be trained on.
+    """
+    train_file = _prepare(recipe.data.train, recipe, tokenizer)
+    findings = list(train_file.findings)
+    held_out: Sequence[Row]
+    if isinstance(recipe.data.eval, str):
+        train, held_out = train_file.rows, _other(recipe.data.eval, recipe, tokenizer, train_file, findings)
+    else:
+        train, held_out = split(train_file.rows, recipe.data.eval, recipe.seed)
+    test = _other(recipe.data.test, recipe, tokenizer, train_file, findings) if recipe.data.test else []
+    findings += split_findings(train, test or held_out, "test" if test else "eval")
+    prompts, totals = _measure(tokenizer, list(train), train_file)
+    return Rows(
+        layout=train_file.layout,
+        loss_on=train_file.loss_on,
+        train=list(train),
+        eval=list(held_out),
+        test=list(test),
+        lengths=lengths_from(totals, prompts),
+        token_counts=totals,
+        findings=findings,
+    )
+
+
+def _prepare(path: str, recipe: Recipe, tokenizer: LightTokenizer) -> Prepared:
+    prepared = prepare(
+        read(Path(path)),
+        recipe.data.mapping,
+        recipe.data.bad_rows,
+        generation_marks=tokenizer.has_generation_marks,
+        conversational=tokenizer.template is not None,
+    )
+    refuse_errors(prepared.findings)
+    return prepared
+
+
+def _other(path: str, recipe: Recipe, tokenizer: LightTokenizer, train: Prepared, findings: list[Finding]) -> list[Row]:
+    prepared = _prepare(path, recipe, tokenizer)
+    if prepared.layout != train.layout or is_conversational(prepared.rows[0]) != is_conversational(train.rows[0]):
+        raise UsageError(
+            f"{path} has the layout {prepared.layout}, the training rows have {train.layout}.",
+            why="Loss and scores can only be compared on rows of one layout.",
+            fix="Bring both files into one layout.",
+        )
+    findings += [found for found in prepared.findings if found not in findings]
+    return prepared.rows
+
+
+def _measure(tokenizer: LightTokenizer, rows: list[Row], prepared: Prepared) -> tuple[list[int] | None, list[int]]:
+    import jinja2
+
+    if is_conversational(rows[0]) and tokenizer.template is None:
+        # The plan says T005; lengths without turn markers are near enough until then.
+        texts = [{"text": json.dumps(row, ensure_ascii=False)} for row in rows]
+        return tokenizer.encode_rows(texts, "text")
+    try:
+        return tokenizer.encode_rows(rows, prepared.layout)
+    except jinja2.TemplateError as error:
+        refused = [
+            place
+            for place, row in zip(prepared.places, prepared.rows, strict=True)
+            if _refuses(tokenizer, row, prepared.layout)
+        ]
+        found = finding("T008", "training rows", count=len(refused), rows=name_places(refused), error=str(error))
+        raise FindingsError([found]) from None
+
+
+def _refuses(tokenizer: LightTokenizer, row: Row, layout: str) -> bool:
+    import jinja2
+
+    try:
+        tokenizer.encode_rows([row], layout)
+    except jinja2.TemplateError:
+        return True
+    return False

@@ -1,0 +1,126 @@
+"""Inline SVG charts of a report; colours and fonts come from the page's style sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from ..records import Comparison, Event
+
+WIDTH, HEIGHT = 460, 230
+LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 40
+POINTS = 500
+"""At most so many points of a line are drawn."""
+
+Point = tuple[int, float]
+
+
+def series(events: Sequence[Event], key: str) -> list[Point]:
+    """(step, value) of each event that logged a finite number under `key`, in order."""
+    return [
+        (event.step, float(value))
+        for event in events
+        if isinstance(value := event.data.get(key), int | float) and math.isfinite(value)
+    ]
+
+
+def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+    """About `wanted` round values, 1, 2 or 5 times a power of ten apart, that enclose `low` < `high`."""
+    raw = (high - low) / max(1, wanted - 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [index * step for index in range(first, last + 1)]
+
+
+def learning_curve(events: Sequence[Event]) -> Markup | None:
+    """Training and evaluation loss by step, or None when fewer than two losses were logged."""
+    train, held_out = series(events, "loss"), series(events, "eval_loss")
+    points = train + held_out
+    if len(points) < 2:
+        return None
+    last = max(step for step, _ in points) or 1
+    across = [tick for tick in ticks(0, last) if tick <= last]
+    highest = max(value for _, value in points)
+    lowest = min(0.0, *(value for _, value in points))
+    up = ticks(lowest, highest if highest > lowest else lowest + 1.0)
+    lowest, top = up[0], up[-1]
+
+    def x(step: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * step / last
+
+    def y(value: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - lowest) / (top - lowest)
+
+    parts = [_axes([(x(tick), tick) for tick in across], [(y(tick), tick) for tick in up])]
+    for kind, line in (("train", train), ("eval", held_out)):
+        placed = [(x(step), y(value)) for step, value in _thinned(line)]
+        parts.append(_line(kind, placed, marked=kind == "eval" or len(placed) < 3))
+    label = f"Loss by step: {_told('training', train)}; {_told('evaluation', held_out)}."
+    return _svg(WIDTH, HEIGHT, label, Markup("").join(parts), "curve")
+
+
+def _thinned(line: Sequence[Point]) -> list[Point]:
+    stride = math.ceil(len(line) / POINTS) or 1
+    kept = list(line[::stride])
+    return kept if not line or kept[-1] == line[-1] else [*kept, line[-1]]
+
+
+def _told(name: str, line: Sequence[Point]) -> str:
+    return f"{name} from {line[0][1]:.4g} to {line[-1][1]:.4g}" if line else f"no {name} loss"
+
+
+def _axes(across: list[tuple[float, float]], up: list[tuple[float, float]]) -> Markup:
+    """Grid, ticks and names of the axes; both arguments are (coordinate, value at it)."""
+    base, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    level = Markup('<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/><text class="up" x="{}" y="{}">{}</text>')
+    step = Markup('<line class="axis" x1="{x}" x2="{x}" y1="{}" y2="{}"/><text x="{x}" y="{}">{}</text>')
+    parts = [level.format(LEFT, right, LEFT - 8, round(y + 4, 1), f"{value:g}", y=round(y, 1)) for y, value in up]
+    parts += [
+        step.format(base, base + 4, base + 18, f"{value:,.0f}", x=round(x, 1))
+        for x, value in across
+        if value == int(value)
+    ]
+    frame = Markup(
+        '<line class="axis" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/><text x="{3}" y="{4}">step</text>'
+        '<text transform="translate(12 {5}) rotate(-90)">nats per trained token</text>'
+    )
+    parts.append(frame.format(LEFT, right, base, (LEFT + right) // 2, HEIGHT - 4, (TOP + base) // 2))
+    return Markup("").join(parts)
+
+
+def _line(kind: str, placed: Sequence[tuple[float, float]], *, marked: bool) -> Markup:
+    points = [(round(x, 1), round(y, 1)) for x, y in placed]
+    parts = [Markup('<polyline class="line {}" points="{}"/>').format(kind, " ".join(f"{x},{y}" for x, y in points))]
+    if marked:
+        parts += [Markup('<circle class="dot {}" cx="{}" cy="{}" r="3"/>').format(kind, x, y) for x, y in points]
+    return Markup("").join(parts)
+
+
+def interval_bar(comparison: Comparison) -> Markup | None:
+    """The difference with its interval against zero, or None without an interval."""
+    found = comparison.interval
+    if found is None:
+        return None
+    reach = max(abs(found.low), abs(found.high), abs(comparison.difference)) * 1.15 or 1.0
+    width, height = 220, 34
+
+    def x(value: float) -> float:
+        return round(width / 2 + value / reach * width / 2, 1)
+
+    body = Markup(
+        '<line class="grid" x1="0" x2="{width}" y1="12" y2="12"/>'
+        '<line class="axis" x1="{zero}" x2="{zero}" y1="2" y2="22"/><text x="{zero}" y="32">0</text>'
+        '<path class="line train" d="M{low} 12H{high}M{low} 6V18M{high} 6V18"/>'
+        '<circle class="dot train" cx="{at}" cy="12" r="4"/>'
+    ).format(width=width, zero=width // 2, low=x(found.low), high=x(found.high), at=x(comparison.difference))
+    ends = f"{found.low:.4g} to {found.high:.4g}"
+    return _svg(width, height, f"Difference {comparison.difference:.4g}, interval {ends}, against 0.", body, "bar")
+
+
+def _svg(width: int, height: int, label: str, body: Markup, name: str) -> Markup:
+    return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        name, width, height, label, body
+    )

@@ -1,0 +1,105 @@
+"""The four lines a reader needs first: is it better, did training end, were the labels right, is the export proven."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..records import Comparison, LabelAudit, Receipt
+from . import text
+
+Tone = Literal["good", "bad", "unsure"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One verdict: how it is meant, in how few words, and what it rests on."""
+
+    tone: Tone
+    title: str
+    detail: str
+
+    @property
+    def mark(self) -> str:
+        """The tone as a sign, for readers and printers without colour."""
+        return {"good": "✓", "bad": "✗", "unsure": "!"}[self.tone]
+
+
+def primary(receipt: Receipt) -> Comparison | None:
+    """The comparison that the verdict rests on."""
+    evaluation = receipt.evaluation
+    if evaluation is None:
+        return None
+    return next((one for one in evaluation.comparisons if one.metric == evaluation.primary), None)
+
+
+def outcome(receipt: Receipt) -> Line:
+    """Tuned against base, on the primary metric."""
+    if receipt.evaluation is None:
+        return Line("unsure", "Not compared with its base", "No evaluation was run yet (tunesmith evaluate).")
+    comparison = primary(receipt)
+    if comparison is None:
+        return Line("bad", "Could not be compared with its base", "See the findings of the evaluation.")
+    rows = f"{text.metric(comparison)} on {comparison.rows:,} held-out rows"
+    detail = f"{rows}: {text.change(comparison, comparison.difference)}"
+    if comparison.interval is not None:
+        detail += f" ({comparison.interval.level:.0%} interval {text.interval(comparison)})"
+    if not comparison.significant:
+        return Line("unsure", "No significant difference from its base", detail)
+    improved = (comparison.difference > 0) == (comparison.better == "higher")
+    return Line("good", "Better than its base", detail) if improved else Line("bad", "Worse than its base", detail)
+
+
+def training(receipt: Receipt) -> Line:
+    """Whether the run came to its end."""
+    run = receipt.run
+    steps = f"{run.step:,} of {run.steps:,} steps in {text.duration(run.seconds)}"
+    loss = f", last training loss {text.number(run.loss)}" if run.loss is not None else ""
+    if run.status == "done":
+        return Line("good", "Trained to the end", steps + loss)
+    if run.status == "failed":
+        return Line("bad", "Training failed", f"{steps}: {run.error or 'no reason recorded'}")
+    words = {"prepared": "Not trained yet", "running": "Still training", "stopped": "Training was stopped"}
+    return Line("unsure", words[run.status], steps + loss)
+
+
+def audit(receipt: Receipt) -> LabelAudit | None:
+    """The label audit of the rows that were trained on; before training, of the data."""
+    return receipt.run.audit or receipt.data.audit
+
+
+def labels(receipt: Receipt) -> Line:
+    """Whether the loss was on the right tokens."""
+    found = audit(receipt)
+    if found is None:
+        return Line("unsure", "Labels not audited", "No record of which tokens were trained.")
+    detail = f"{found.trained_percent:.1f} % of {found.tokens:,} tokens trained, loss on {loss_on(found)}"
+    if found.rows_without_stop:
+        rows = f"{found.rows_without_stop:,} of {found.rows_kept:,} rows train no stop token"
+        return Line("bad", "Stop tokens are missing", f"{rows}; {detail}")
+    if found.rows_kept < found.rows or found.rows_cut:
+        lost = f"{found.rows - found.rows_kept:,} rows dropped, {found.rows_cut:,} cut by the trainer"
+        return Line("unsure", "Rows were cut or dropped", f"{lost}; {detail}")
+    return Line("good", "Every row trains its stop token", detail)
+
+
+def loss_on(found: LabelAudit) -> str:
+    """What the loss was on, in words."""
+    return {"completion": "the completion", "assistant": "the assistant's turns", "all": "all tokens"}[found.loss_on]
+
+
+def export(receipt: Receipt) -> Line:
+    """Whether the exported files are proven to be the model that was trained."""
+    manifest = receipt.export
+    if manifest is None:
+        return Line("unsure", "Not exported", "No files were written yet (tunesmith export).")
+    failed = sum(not check.passed for check in manifest.checks)
+    if failed or not manifest.passed:
+        return Line("bad", "Export failed its checks", f"{failed} of {len(manifest.checks)} checks failed")
+    unproven = [artifact.path for artifact in manifest.artifacts if not artifact.verified]
+    if unproven or not manifest.checks:
+        return Line("unsure", "Exported, not verified", f"Unverified: {', '.join(unproven) or 'all'}")
+    files, checks = len(manifest.artifacts), len(manifest.checks)
+    return Line(
+        "good", "Export verified", f"{files} files, {checks} checks passed, by {manifest.verifier or 'tunesmith'}"
+    )

@@ -1,0 +1,111 @@
+"""The report a person reads: one self-contained HTML file, without scripts and without anything from elsewhere."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from ..records import ChangedRow, Receipt
+from . import chart, headline, text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def render(receipt: Receipt) -> str:
+    """The receipt as an HTML page.
+
+    All text of records is escaped, and characters that hide or reorder text are spelt out.
+    """
+    source = files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
+    verdicts = (headline.outcome, headline.labels, headline.training, headline.export)
+    return (
+        _environment()
+        .from_string(source)
+        .render(
+            receipt=receipt,
+            lines=[verdict(receipt) for verdict in verdicts],
+            primary=headline.primary(receipt),
+            audit=headline.audit(receipt),
+            curve=chart.learning_curve(receipt.curve),
+            adapter=_adapter(receipt),
+            actuals=_actuals(receipt),
+            changed=_changed(receipt),
+            recipe=_yaml(receipt.recipe),
+        )
+    )
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    environment.filters |= {
+        "change": text.change,
+        "count": text.count,
+        "duration": text.duration,
+        "interval": text.interval,
+        "metric": text.metric,
+        "moment": text.moment,
+        "newlines": text.newlines,
+        "number": text.number,
+        "p_value": text.p_value,
+        "percent": text.percent,
+        "plain": text.plain,
+        "shorten": text.shorten,
+        "size": text.size,
+    }
+    environment.globals |= {"interval_bar": chart.interval_bar, "loss_on": headline.loss_on, "score": text.score}
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    """Applied to every value that the template puts out, before it is escaped; Markup is what this package made."""
+    return text.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _adapter(receipt: Receipt) -> str:
+    lora = receipt.plan.lora
+    return "all weights" if lora is None else f"LoRA of rank {lora.get('r', '?')}"
+
+
+def _actuals(receipt: Receipt) -> list[tuple[str, str, str, str]]:
+    """Rows of plan against actual: what, planned, actual, remark."""
+    plan, run = receipt.plan, receipt.run
+    speed = f"{run.tokens / run.seconds:,.0f} tokens a second" if run.tokens and run.seconds else ""
+    resumed = f"resumed from step {', '.join(map(str, run.resumed_from))}" if run.resumed_from else ""
+    share = f"{text.percent(plan.parameters_trained / plan.parameters, 2)} of {plan.parameters:,}"
+    return [
+        ("Optimizer steps", text.count(plan.steps), text.count(run.step), resumed),
+        ("Trained parameters", text.count(plan.parameters_trained), text.count(run.parameters_trained), share),
+        ("Tokens seen", text.count(plan.steps * plan.tokens_per_step), text.count(run.tokens), speed),
+        ("Memory", text.size(plan.memory.state), text.size(run.peak_memory), "planned: state only; actual: peak"),
+        ("Time in the training loop", text.NONE, text.duration(run.seconds), ""),
+    ]
+
+
+def _changed(receipt: Receipt) -> list[tuple[str, int, list[ChangedRow]]]:
+    """(kind, how many there are, those that are kept), broken rows first."""
+    evaluation = receipt.evaluation
+    if evaluation is None:
+        return []
+    totals = {"broken": evaluation.broken, "fixed": evaluation.fixed}
+    return [
+        (kind, total, [row for row in evaluation.changed if row.change == kind])
+        for kind, total in totals.items()
+        if total
+    ]
+
+
+def _yaml(recipe: dict[str, Any]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))

@@ -1,0 +1,191 @@
+"""Reading a recipe file: errors name the line, and the nearest name that would have been right."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ..errors import UsageError
+from .schema import Recipe
+from .training import check_training
+
+# Names from other tools and older guides, at the recipe's top level.
+_ELSEWHERE = {
+    "model_name": "model",
+    "model_name_or_path": "model",
+    "base_model": "model",
+    "dataset": "data: {train: ...}",
+    "datasets": "data: {train: ...}",
+    "train_file": "data: {train: ...}",
+    "trainer": "method",
+    "peft": "adapter",
+    "lora": "adapter: {kind: lora}",
+    "peft_config": "adapter",
+    "lora_r": "adapter: {r: ...}",
+    "lora_alpha": "adapter: {alpha: ...}",
+    "target_modules": "adapter: {targets: ...}",
+    "lora_dropout": "adapter: {dropout: ...}",
+    "load_in_4bit": "a quantised base (QLoRA), which isn't built yet",
+    "load_in_8bit": "a quantised base, which isn't built yet",
+    "tokenizer": "nothing: the model's own tokenizer is used",
+    "torch_dtype": "dtype",
+    "output_dir": "the command's --output",
+}
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe in a YAML file.
+
+    Relative paths in it count from the file's folder.
+
+    Raises:
+        UsageError: the file isn't there, isn't YAML, or has an unknown key or a wrong value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(
+            f"There is no recipe {path}.",
+            why="The file doesn't exist.",
+            fix="Write one with `tunesmith init DATA --model MODEL`.",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"The recipe {path} can't be read.", why=str(error), fix="A recipe is a UTF-8 YAML file."
+        ) from None
+    values, lines = parse(text, str(path))
+    return build_recipe(values, where=str(path), lines=lines, folder=path.resolve().parent)
+
+
+def parse(text: str, where: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """The values of a YAML document, and the line (counted from 1) of each dotted key.
+
+    Raises:
+        UsageError: not YAML, or not a mapping at the top.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise UsageError(
+            f"{where}{line} isn't valid YAML.",
+            why=getattr(error, "problem", None) or str(error).splitlines()[0],
+            fix="Check indentation, colons and quotes on that line.",
+        ) from None
+    if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
+        raise UsageError(
+            f"{where} isn't a recipe.",
+            why="A recipe is a mapping of keys such as model, method and data.",
+            fix="Write one with `tunesmith init DATA --model MODEL`.",
+        )
+    return values, dict(_key_lines(node, ""))
+
+
+def _key_lines(node: yaml.Node, prefix: str) -> list[tuple[str, int]]:
+    found = []
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = f"{prefix}{key.value}"
+            found.append((name, key.start_mark.line + 1))
+            found += _key_lines(value, name + ".")
+    return found
+
+
+def build_recipe(
+    values: dict[str, Any], *, where: str = "recipe", lines: dict[str, int] | None = None, folder: Path | None = None
+) -> Recipe:
+    """Check `values` and make the recipe of them; relative paths count from `folder`.
+
+    Raises:
+        UsageError: an unknown key, a wrong type or a value out of range, with its line when `lines` has it.
+    """
+    lines = lines or {}
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, where, lines) from None
+    training = check_training(recipe.method, recipe.training, where, lines)
+    recipe = recipe.model_copy(update={"training": training})
+    return _with_absolute_paths(recipe, folder) if folder else recipe
+
+
+def _explain(error: ValidationError, where: str, lines: dict[str, int]) -> UsageError:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"] if _is_key(part)]
+    key = ".".join(path)
+    line = next((lines[name] for name in _prefixes(key) if name in lines), None)
+    place = f"{where} line {line}" if line else where
+    if first["type"] == "extra_forbidden":
+        return _unknown_key(path, place)
+    if first["type"] == "missing":
+        return UsageError(
+            f"{place}: {key} is missing.",
+            why=f"A recipe needs {key}.",
+            fix="`tunesmith init DATA --model MODEL` writes a complete one.",
+        )
+    value = first.get("input")
+    return UsageError(
+        f"{place}: {key} can't be {value!r}.",
+        why=f"{first['msg']}.",
+        fix="`tunesmith schema` shows what each key takes.",
+    )
+
+
+def _is_key(part: object) -> bool:
+    # pydantic names the member of a union in the location ("float"); that is no key of the recipe.
+    return isinstance(part, str) and part.isidentifier() and part not in {"float", "str", "int", "bool", "dict", "list"}
+
+
+def _prefixes(key: str) -> list[str]:
+    parts = key.split(".")
+    return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+
+
+def _unknown_key(path: list[str], place: str) -> UsageError:
+    name, section = path[-1], _section(path[:-1])
+    known = list(section.model_fields)
+    near = difflib.get_close_matches(name, known, n=1)
+    if len(path) == 1 and name in _ELSEWHERE:
+        fix = f"tunesmith calls it {_ELSEWHERE[name]}."
+    elif near:
+        fix = f"Did you mean {near[0]}?"
+    elif len(path) == 1:
+        fix = f"Keys are {', '.join(known)}; arguments of the trainer go under `training:`."
+    else:
+        fix = f"Keys of {'.'.join(path[:-1])} are {', '.join(known)}."
+    return UsageError(
+        f"{place}: unknown key {'.'.join(path)}.", why="A key that isn't known would be ignored silently.", fix=fix
+    )
+
+
+def _section(path: list[str]) -> type[BaseModel]:
+    model: type[BaseModel] = Recipe
+    for name in path:
+        model = next(kind for kind in _models(model.model_fields[name].annotation))
+    return model
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        return [model for part in get_args(annotation) for model in _models(part)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
+
+
+def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
+    def absolute(value: Any) -> Any:
+        return str((folder / value).resolve()) if isinstance(value, str) else value
+
+    data = recipe.data.model_copy(
+        update={name: absolute(getattr(recipe.data, name)) for name in ("train", "eval", "test")}
+    )
+    update: dict[str, Any] = {"data": data, "chat_template": absolute(recipe.chat_template)}
+    if recipe.model.startswith((".", "/")) or (folder / recipe.model).is_dir():
+        update["model"] = absolute(recipe.model)
+    return recipe.model_copy(update=update)

@@ -1,0 +1,91 @@
+"""The recipe: what the user writes. Sparse, strict and frozen; no torch and no transformers on its import path."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Method = Literal["sft", "dpo", "grpo", "rloo", "kto", "reward", "clm"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Mapping(_Section):
+    """Which column plays which role; only those that the data names otherwise."""
+
+    messages: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    system: str | None = None
+    text: str | None = None
+
+
+class Data(_Section):
+    """Where the rows are and how they are split."""
+
+    train: str = Field(description="File with training rows: JSON, JSONL, CSV or Parquet")
+    eval: Annotated[float, Field(ge=0, lt=1)] | str = Field(
+        default=0.05, description="Rows for the loss during training: a fraction of train, or a file"
+    )
+    test: str | None = Field(
+        default=None, description="File with rows for the final comparison; without it the eval rows serve"
+    )
+    mapping: Mapping = Mapping()
+    bad_rows: Literal["error", "drop"] = Field(
+        default="error", description="What to do with rows that can't be trained on: refuse the file, or drop them"
+    )
+
+
+class Adapter(_Section):
+    """What is trained: all weights (`none`) or low-rank adapters (`lora`)."""
+
+    kind: Literal["none", "lora"] = "lora"
+    r: int = Field(default=16, ge=1, le=1024)
+    alpha: int | None = Field(default=None, ge=1, description="Default: 2 r")
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: Literal["all-linear"] | list[str] = "all-linear"
+
+
+class Evaluation(_Section):
+    """How tuned is compared with base."""
+
+    tasks: list[Literal["loss", "exact_match"]] = ["loss", "exact_match"]
+    rows: int | None = Field(default=None, ge=1, description="At most so many rows; default: all up to 500")
+    max_new_tokens: int | None = Field(default=None, ge=1, description="Default: from the expected answers' lengths")
+    batch_size: int = Field(default=32, ge=1)
+
+
+class Export(_Section):
+    """What is written after training."""
+
+    gguf: list[Literal["f16", "q8_0"]] = ["f16", "q8_0"]
+
+
+class Launch(_Section):
+    """Where the run is trained."""
+
+    on: Literal["local", "hf-jobs", "sky"] = "local"
+
+
+class Recipe(_Section):
+    """One fine-tuning run, from data to export. Everything left out is decided by the plan and explained there."""
+
+    model: str = Field(description="Local folder, Hub id, or builtin:small")
+    method: Method = "sft"
+    data: Data
+    adapter: Adapter = Adapter()
+    training: dict[str, Any] = Field(
+        default={}, description="Arguments of TRL's config class under TRL's own names (for sft: trl.SFTConfig)"
+    )
+    evaluation: Evaluation = Evaluation()
+    export: Export = Export()
+    launch: Launch = Launch()
+    seed: int = Field(default=42, ge=0)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="Dtype in which the weights are loaded"
+    )
+    chat_template: str | None = Field(default=None, description="Jinja file, for a model that has no chat template")
+    revision: str | None = Field(default=None, description="Branch, tag or commit of a Hub model")

@@ -1,0 +1,78 @@
+"""The text of a new recipe, with comments."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import yaml
+
+_TEXT = """\
+# A tunesmith recipe. Everything left out is decided by the plan and explained there:
+#   tunesmith plan FILE     every value with its reason
+#   tunesmith train FILE    trains it
+# Editors complete the keys from the JSON Schema that `tunesmith schema` prints.
+
+model: {model}
+method: {method}
+
+# {remark}
+data:
+  train: {train}
+{mapping}{test}  eval: 0.05            # share of train that is held out; or a file
+  # bad_rows: drop      # drop rows that can't be trained on, instead of refusing the file
+
+# Low-rank adapters train few parameters and are merged at export; `kind: none` trains all weights.
+adapter: {{kind: lora, r: 16}}
+
+# Arguments of TRL's config class (for sft: trl.SFTConfig), under TRL's own names.
+training:
+  num_train_epochs: 3
+  # learning_rate: 2.0e-4
+  # per_device_train_batch_size: 4
+  # max_length: 1024
+
+evaluation:
+  tasks: [loss, exact_match]
+
+export:
+  gguf: [f16, q8_0]
+"""
+
+
+def recipe_text(
+    *,
+    data: str,
+    model: str,
+    method: str,
+    remark: str,
+    folder: Path,
+    test: str | None = None,
+    mapping: dict[str, str] | None = None,
+) -> str:
+    """A recipe file for `folder`, with the paths of data and model as seen from there."""
+    return _TEXT.format(
+        model=_scalar(_relative(model, folder) if Path(model).is_dir() else model),
+        method=method,
+        remark=" ".join(remark.split()),
+        train=_scalar(_relative(data, folder)),
+        mapping=f"  mapping: {_flow(mapping)}\n" if mapping else "",
+        test=f"  test: {_scalar(_relative(test, folder))}\n" if test else "",
+    )
+
+
+def _relative(path: str, folder: Path) -> str:
+    return os.path.relpath(path, folder)
+
+
+def _scalar(value: str) -> str:
+    return (
+        yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1 << 20)
+        .removesuffix("\n")
+        .removesuffix("...")
+        .strip()
+    )
+
+
+def _flow(mapping: dict[str, str]) -> str:
+    return yaml.safe_dump(mapping, default_flow_style=True, allow_unicode=True, width=1 << 20).strip()

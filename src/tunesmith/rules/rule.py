@@ -1,0 +1,30 @@
+"""What a rule is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..records import Severity
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A known way in which fine-tuning goes wrong.
+
+    Attributes:
+        code: Letter of the area and three digits.
+        title: The rule as a short noun phrase.
+        severity: How bad a finding of it is, unless the stage says otherwise.
+        what: Text of a finding, a `str.format` template over the finding's details.
+        why: Why it matters, one sentence.
+        fix: What to do, a `str.format` template over the finding's details.
+        source: Where it was met or measured.
+    """
+
+    code: str
+    title: str
+    severity: Severity
+    what: str
+    why: str
+    fix: str
+    source: str

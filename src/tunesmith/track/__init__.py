@@ -1,0 +1,1 @@
+"""Following a run: its event log, and trackers such as Trackio."""

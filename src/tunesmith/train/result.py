@@ -1,0 +1,51 @@
+"""Saving what a run has made, whole or not at all, and what it took."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..files import disk_errors
+from ..records import Plan
+
+if TYPE_CHECKING:
+    from trl import SFTTrainer
+
+FOLDER = "model"
+
+
+def save(trainer: SFTTrainer, plan: Plan, run: Path) -> str:
+    """Save model or adapter with its tokenizer in `run`/model, in the dtype of the source. Returns the folder's name.
+
+    It is written beside and renamed at the end, so that `model` is whole or absent.
+
+    Raises:
+        EnvironmentLacksError: disk full or not writable.
+    """
+    import torch
+
+    target, partial = run / FOLDER, run / f".{FOLDER}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if plan.lora is None and plan.model.dtype in ("bfloat16", "float16"):
+        # Trained in fp32 for precision; saved as the source was, or the result takes twice the space.
+        model = model.to(getattr(torch, plan.model.dtype))
+    with disk_errors(target):
+        model.save_pretrained(str(partial))
+        trainer.processing_class.save_pretrained(str(partial))
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(partial, target)
+    return FOLDER
+
+
+def peak_memory() -> int:
+    """Peak memory in bytes: allocated on the GPU where there is one, else this process's resident set."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

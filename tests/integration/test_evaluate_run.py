@@ -1,0 +1,253 @@
+"""Evaluating run folders of which the outcome is known: models that really learnt their rows, and broken ones."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.runs import SMALL, make_plan
+from tunesmith.errors import UsageError
+from tunesmith.evaluate import evaluate
+from tunesmith.models.load import load_model, load_tokenizer
+from tunesmith.recipe.schema import Evaluation
+from tunesmith.records import Comparison, EvalReport
+
+COLOURS = ["red", "blue", "green", "black", "white", "grey", "yellow", "brown"]
+ROWS = [
+    {
+        "prompt": [{"role": "user", "content": f"Which colour has number {number}?"}],
+        "completion": [{"role": "assistant", "content": colour}],
+    }
+    for number, colour in enumerate(COLOURS, start=1)
+]
+
+
+def learn(model: Any, tokenizer: Any, rows: list[dict[str, Any]], steps: int) -> None:
+    """Learn the rows by heart: loss on the completions, all rows in each step."""
+    encoded = [
+        tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=True)["input_ids"] for row in rows
+    ]
+    starts = [
+        len(tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"])
+        for row in rows
+    ]
+    longest = max(len(ids) for ids in encoded)
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in encoded])
+    labels = torch.full_like(ids, -100)
+    for index, (row, start) in enumerate(zip(encoded, starts, strict=True)):
+        labels[index, start : len(row)] = ids[index, start : len(row)]
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=5e-3)
+    for _ in range(steps):
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole model that knows ROWS by heart."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("whole")
+    tokenizer = load_tokenizer(SMALL)
+    model = load_model(SMALL, dtype="float32")
+    learn(model, tokenizer, ROWS, 40)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter that knows ROWS by heart."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("adapter")
+    tokenizer = load_tokenizer(SMALL)
+    config = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.5, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(load_model(SMALL, dtype="float32"), config).eval()
+    learn(model, tokenizer, ROWS, 60)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def run_folder(folder: Path, result: Path, rows: list[dict[str, Any]] = ROWS, **changes: Any) -> Path:
+    make_plan(folder, rows, **changes)
+    (folder / "model").symlink_to(result)
+    return folder
+
+
+def comparison(report: EvalReport, metric: str) -> Comparison:
+    return next(one for one in report.comparisons if one.metric == metric)
+
+
+def codes(report: EvalReport) -> set[str]:
+    return {finding.code for finding in report.findings}
+
+
+@pytest.mark.parametrize("kind", ["whole", "adapter"])
+def test_a_model_that_learnt_its_rows_is_better_than_its_base(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    folder = run_folder(tmp_path, request.getfixturevalue(kind))
+    report = evaluate(folder, Evaluation())
+    match, loss = comparison(report, "exact_match"), comparison(report, "loss")
+    assert (match.base, match.tuned, match.rows) == (0.0, 1.0, 8)
+    assert match.p_value == pytest.approx(2 * 0.5**8)
+    assert match.significant
+    assert loss.tuned < 0.1
+    assert loss.base > 1.0
+    assert loss.significant
+    perplexity = comparison(report, "perplexity")
+    assert perplexity.base == pytest.approx(math.exp(loss.base))
+    assert perplexity.difference == pytest.approx(math.exp(loss.tuned) - math.exp(loss.base))
+    assert report.primary == "exact_match"
+    assert (report.fixed, report.broken) == (8, 0)
+    assert [(row.row, row.expected, row.tuned, row.change) for row in report.changed] == [
+        (number, colour, colour, "fixed") for number, colour in enumerate(COLOURS, start=1)
+    ]
+    assert report.changed[2].prompt == "Which colour has number 3?"
+    assert report.stop_rate_tuned == 1.0
+    assert report.findings == []
+    assert EvalReport.load(folder) == report
+
+
+def test_the_base_arm_of_an_adapter_is_the_base_model(tmp_path: Path, adapter: Path, whole: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    with_adapter = evaluate(run_folder(tmp_path / "one", adapter), Evaluation())
+    without = evaluate(run_folder(tmp_path / "two", whole), Evaluation())
+    assert comparison(with_adapter, "loss").base == pytest.approx(comparison(without, "loss").base, rel=1e-6)
+    assert with_adapter.stop_rate_base == without.stop_rate_base
+
+
+def test_a_model_made_worse_is_found_worse(tmp_path: Path, whole: Path) -> None:
+    folder = run_folder(tmp_path, SMALL, base=whole)
+    report = evaluate(folder, Evaluation())
+    assert comparison(report, "exact_match").difference == -1.0
+    assert (report.fixed, report.broken) == (0, 8)
+    assert {row.change for row in report.changed} == {"broken"}
+    assert "E003" in codes(report)
+    assert "E002" not in codes(report)
+
+
+def test_a_model_that_learnt_nothing_is_found_no_better(tmp_path: Path) -> None:
+    report = evaluate(run_folder(tmp_path, SMALL), Evaluation())
+    assert comparison(report, "loss").difference == 0.0
+    assert "E002" in codes(report)
+    assert report.changed == []
+
+
+def test_too_few_rows_say_so_and_nothing_else(tmp_path: Path, whole: Path) -> None:
+    report = evaluate(run_folder(tmp_path, whole, ROWS[:5]), Evaluation())
+    assert codes(report) == {"E001"}
+
+
+def test_rows_and_tasks_follow_the_settings(tmp_path: Path, whole: Path) -> None:
+    report = evaluate(run_folder(tmp_path, whole), Evaluation(tasks=["exact_match"], rows=6))
+    assert [one.metric for one in report.comparisons] == ["exact_match"]
+    assert report.rows == 6
+    report = evaluate(tmp_path, Evaluation(tasks=["loss"]))
+    assert [one.metric for one in report.comparisons] == ["loss", "perplexity"]
+    assert report.primary == "loss"
+    assert report.max_new_tokens is None
+    assert report.stop_rate_tuned is None
+
+
+@pytest.mark.parametrize("kind", ["whole", "adapter"])
+def test_answers_that_do_not_stop_are_found(tmp_path: Path, request: pytest.FixtureRequest, kind: str) -> None:
+    # One token is no room for the answer and its stop token.
+    report = evaluate(run_folder(tmp_path, request.getfixturevalue(kind)), Evaluation(max_new_tokens=1))
+    assert report.max_new_tokens == 1
+    assert report.stop_rate_tuned == 0.0
+    assert "E004" in codes(report)
+
+
+def test_plain_text_is_compared_by_its_loss_only(tmp_path: Path, whole: Path) -> None:
+    rows = [{"text": f"the colour is {colour}"} for colour in COLOURS]
+    report = evaluate(run_folder(tmp_path, whole, rows), Evaluation())
+    assert [one.metric for one in report.comparisons] == ["loss", "perplexity"]
+    assert "E005" in codes(report)
+
+
+def test_rows_without_a_trained_token_are_left_out_of_the_loss(tmp_path: Path, whole: Path) -> None:
+    long = {"prompt": "colour " * 100, "completion": "red"}
+    rows = [long] + [{"prompt": "Which? ", "completion": colour} for colour in COLOURS]
+    report = evaluate(run_folder(tmp_path, whole, rows, training={"max_length": 50}), Evaluation(tasks=["loss"]))
+    assert (report.rows, comparison(report, "loss").rows) == (9, 8)
+
+
+def test_long_answers_that_nobody_matches_are_judged_by_the_loss(tmp_path: Path, whole: Path) -> None:
+    rows = [{"prompt": "Tell me. ", "completion": f"{colour} " + "and so on " * 40} for colour in COLOURS]
+    report = evaluate(run_folder(tmp_path, whole, rows), Evaluation(max_new_tokens=5))
+    assert report.primary == "loss"
+    assert "E006" in codes(report)
+
+
+def test_a_broken_model_is_an_error_and_leaves_a_readable_report(tmp_path: Path) -> None:
+    result = tmp_path / "result"
+    model = load_model(SMALL, dtype="float32")
+    model.get_input_embeddings().weight.data.fill_(math.nan)
+    model.save_pretrained(result)
+    load_tokenizer(SMALL).save_pretrained(result)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    report = evaluate(run_folder(folder, result), Evaluation())
+    assert "E007" in codes(report)
+    assert [one.metric for one in report.comparisons] == ["exact_match"]
+    assert EvalReport.load(folder) == report
+
+
+def test_progress_tells_of_both_models(tmp_path: Path, whole: Path) -> None:
+    seen: list[tuple[str, int, int | None]] = []
+    evaluate(run_folder(tmp_path, whole), Evaluation(), progress=lambda *call: seen.append(call))
+    assert seen == [
+        ("base: held-out loss", 8, 8),
+        ("base: answers", 8, 8),
+        ("tuned: held-out loss", 8, 8),
+        ("tuned: answers", 8, 8),
+    ]
+
+
+def test_a_run_without_a_result_is_a_usage_error(tmp_path: Path) -> None:
+    make_plan(tmp_path, ROWS)
+    with pytest.raises(UsageError, match="no trained model"):
+        evaluate(tmp_path, Evaluation())
+
+
+@pytest.mark.parametrize("layout", ["pair", "plain", "chat", "text", "cut", "all"])
+def test_the_loss_is_the_one_that_the_trainer_computes(tmp_path: Path, whole: Path, layout: str) -> None:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    rows: list[dict[str, Any]] = {
+        "plain": [{"prompt": "Colour? ", "completion": f"{colour} it is"} for colour in COLOURS],
+        "chat": [{"messages": 2 * (row["prompt"] + row["completion"])} for row in ROWS],
+        "text": [{"text": f"the colour is {colour}"} for colour in COLOURS],
+    }.get(layout, ROWS)
+    training = {
+        "max_length": 24 if layout == "cut" else 512,
+        "assistant_only_loss": layout == "chat",
+        "completion_only_loss": False if layout == "all" else None,
+    }
+    report = evaluate(run_folder(tmp_path, whole, rows, training=training), Evaluation(tasks=["loss"]))
+    config = SFTConfig(
+        output_dir=str(tmp_path / "trl"),
+        per_device_eval_batch_size=8,
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        **training,
+    )
+    trainer = SFTTrainer(
+        model=load_model(SMALL, dtype="float32"),
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=Dataset.from_list(rows),
+        processing_class=load_tokenizer(SMALL),
+    )
+    # One batch of all rows: the trainer averages batches, whatever their number of tokens.
+    assert comparison(report, "loss").base == pytest.approx(trainer.evaluate()["eval_loss"], rel=1e-5)

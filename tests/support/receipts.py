@@ -1,0 +1,265 @@
+"""A receipt as a finished run of the demo leaves it, for tests of what is made of receipts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from tests.support.runs import make_plan
+from tunesmith.records import (
+    Artifact,
+    ChangedRow,
+    Check,
+    Choice,
+    Column,
+    Comparison,
+    DataReport,
+    EvalReport,
+    Event,
+    Finding,
+    Interval,
+    LabelAudit,
+    Lengths,
+    Manifest,
+    Plan,
+    PreviewRow,
+    RunRecord,
+    Span,
+    Split,
+    TokenLengths,
+    Verdict,
+)
+
+MESSAGE = (
+    "Hello, my name is Maria Lopez and I live in Lisbon. On 3 March I ordered two red lamps and they arrived broken."
+)
+TICKET = '{"customer": "Maria Lopez", "city": "Lisbon", "item": "red lamp", "quantity": 2, "date": "03-03"}'
+ROW = {
+    "prompt": [{"role": "user", "content": MESSAGE}],
+    "completion": [{"role": "assistant", "content": TICKET}],
+}
+
+
+def make_audit() -> LabelAudit:
+    """The label audit of the demo's rows."""
+    spans = [
+        Span(text=f"<|im_start|>user\n{MESSAGE}<|im_end|>\n<|im_start|>assistant\n", tokens=48, trained=False),
+        Span(text=f"{TICKET}<|im_end|>\n", tokens=41, trained=True),
+    ]
+    return LabelAudit(
+        prepared_by="trl 1.16.0 SFTTrainer",
+        layout="prompt-completion",
+        loss_on="completion",
+        max_length=128,
+        rows=1000,
+        rows_kept=1000,
+        tokens=88_214,
+        trained_tokens=40_310,
+        trained_percent=45.7,
+        stop_tokens=["<|im_end|>"],
+        rows_without_stop=0,
+        rows_cut=0,
+        bos_per_row={0: 1000},
+        preview=[PreviewRow(row=1, spans=spans), PreviewRow(row=2, spans=spans)],
+    )
+
+
+def make_data() -> DataReport:
+    """The data report of the demo's rows."""
+
+    def lengths(middle: int) -> Lengths:
+        points = {"median": middle, "p90": middle + 6, "p95": middle + 8, "p99": middle + 11, "max": middle + 14}
+        return Lengths(rows=1000, min=middle - 15, mean=middle + 0.4, total=middle * 1000, **points)
+
+    return DataReport(
+        source="tickets.jsonl",
+        sha256="3b1f5c0d9a8e7f6655443322110000ffeeddccbbaa99887766554433221100aa",
+        bytes=412_330,
+        rows=1000,
+        duplicates=2,
+        columns=[
+            Column(name="message", type="text", nulls=0, example=MESSAGE),
+            Column(name="ticket", type="text", nulls=0, example=TICKET),
+        ],
+        layout="prompt-completion",
+        verdicts=[Verdict(method="sft", status="READY", reason="prompt and completion")],
+        model="builtin:small",
+        lengths=TokenLengths(total=lengths(88), prompt=lengths(48), completion=lengths(40)),
+        audit=make_audit(),
+        findings=[
+            Finding(
+                code="D009",
+                severity="warning",
+                where="tickets.jsonl",
+                what="2 of 1,000 rows repeat an earlier row exactly.",
+                fix="Remove them unless the weighting is meant.",
+            )
+        ],
+    )
+
+
+def make_curve() -> list[Event]:
+    """Losses of 250 steps."""
+    logged = [
+        Event(
+            time=float(step),
+            kind="log",
+            step=step,
+            data={"loss": 0.12 + 9.0 * math.exp(-step / 35) + 0.1 * math.sin(step)},
+        )
+        for step in range(5, 251, 5)
+    ]
+    held_out = [
+        Event(time=float(step), kind="eval", step=step, data={"eval_loss": 0.13 + 9.1 * math.exp(-step / 35)})
+        for step in range(50, 251, 50)
+    ]
+    return sorted(logged + held_out, key=lambda event: event.step)
+
+
+def make_run() -> RunRecord:
+    """The record of a run that came to its end."""
+    return RunRecord(
+        id="tickets-20261120-1204",
+        status="done",
+        created="2026-11-20T12:04:10+00:00",
+        started="2026-11-20T12:04:12+00:00",
+        finished="2026-11-20T12:04:58+00:00",
+        step=250,
+        steps=250,
+        loss=0.0213,
+        eval_loss=0.0307,
+        seconds=31.4,
+        tokens=704_512,
+        peak_memory=702_000_000,
+        parameters_trained=157_440,
+        audit=make_audit(),
+        result="model",
+        versions={"python": "3.11.7", "torch": "2.13.0"},
+    )
+
+
+def make_evaluation() -> EvalReport:
+    """An evaluation in which tuned is much better."""
+    loss = Interval(low=-10.81, high=-10.66, method="paired percentile bootstrap over rows, 9,999 resamples")
+    match = Interval(low=0.951, high=0.995, method="Newcombe 1998, method 10")
+    return EvalReport(
+        rows=200,
+        split="data/test.jsonl",
+        comparisons=[
+            Comparison(
+                metric="loss",
+                better="lower",
+                rows=200,
+                base=10.768,
+                tuned=0.0289,
+                difference=-10.739,
+                interval=loss,
+                p_value=None,
+                test=None,
+                significant=True,
+            ),
+            Comparison(
+                metric="perplexity",
+                better="lower",
+                rows=200,
+                base=47_474.0,
+                tuned=1.0293,
+                difference=-47_472.97,
+                interval=Interval(low=-50_100.0, high=-44_900.0, method=loss.method),
+                p_value=None,
+                test=None,
+                significant=True,
+            ),
+            Comparison(
+                metric="exact_match",
+                better="higher",
+                rows=200,
+                base=0.005,
+                tuned=0.985,
+                difference=0.98,
+                interval=match,
+                p_value=1.2e-58,
+                test="McNemar, exact, two-sided",
+                significant=True,
+            ),
+        ],
+        primary="exact_match",
+        fixed=197,
+        broken=1,
+        changed=[
+            ChangedRow(row=4, prompt=MESSAGE, expected=TICKET, base="hello hello", tuned=TICKET, change="fixed"),
+            ChangedRow(
+                row=9,
+                prompt=MESSAGE,
+                expected=TICKET,
+                base=TICKET,
+                tuned=TICKET.replace("03-03", "03-30"),
+                change="broken",
+            ),
+        ],
+        stop_rate_base=1.0,
+        stop_rate_tuned=1.0,
+        max_new_tokens=60,
+        seconds=4.2,
+    )
+
+
+def make_manifest() -> Manifest:
+    """An export of which every file was checked."""
+    artifacts = [
+        Artifact(path="merged", kind="merged", dtype="float32", bytes=1_744_000, verified=True),
+        Artifact(path="model-f16.gguf", kind="gguf", dtype="f16", bytes=902_112, sha256="ab" * 32, verified=True),
+        Artifact(path="model-q8_0.gguf", kind="gguf", dtype="q8_0", bytes=511_020, sha256="cd" * 32, verified=True),
+    ]
+    checks = [
+        Check(
+            name=name,
+            target=target,
+            passed=True,
+            value=value,
+            threshold=limit,
+            what=what,
+        )
+        for target in ("model-f16.gguf", "model-q8_0.gguf")
+        for name, value, limit, what in [
+            ("token ids", 0.0, 0.0, "412 probe strings give the same token ids"),
+            ("distributions", 3.1e-6, 1e-3, "KL divergence from the merged model"),
+            ("best tokens", 0.999, 0.98, "the most likely token is the same"),
+        ]
+    ]
+    return Manifest(artifacts=artifacts, checks=checks, verifier="xllamacpp 2026.10.11549", passed=True, seconds=6.0)
+
+
+def write_records(folder: Path, *, leave_out: tuple[str, ...] = (), **plan: Any) -> Plan:
+    """Write all records of a run into its folder, except those in `leave_out` (evaluation, export, events)."""
+    choices = [
+        Choice(name="learning_rate", value=5e-3, source="recipe", reason="As the recipe says."),
+        Choice(
+            name="max_length",
+            value=128,
+            source="plan",
+            reason="The longest row has 102 tokens; nothing is cut, and no memory goes to padding.",
+        ),
+        Choice(name="lora_target_modules", value=["q_proj", "k_proj"], source="plan", reason="All linear layers."),
+    ]
+    values: dict[str, Any] = {
+        "train": Split(path="data/train.jsonl", rows=1000, sha256="00" * 32),
+        "choices": choices,
+        "lora": {"r": 16},
+        "steps": 250,
+        "tokens_per_step": 2818,
+        "epochs": 8.0,
+        "parameters_trained": 157_440,
+        "versions": {"transformers": "5.23.0", "trl": "1.16.0", "peft": "0.21.2"},
+    }
+    written = make_plan(folder, [ROW], **(values | plan))
+    make_run().save(folder)
+    make_data().save(folder)
+    if "events" not in leave_out:
+        (folder / "events.jsonl").write_text("".join(event.model_dump_json() + "\n" for event in make_curve()))
+    if "evaluation" not in leave_out:
+        make_evaluation().save(folder)
+    if "export" not in leave_out:
+        make_manifest().save(folder / "export")
+    return written

@@ -1,0 +1,249 @@
+"""Reading files: every format gives the same rows, and every way in which a file can be broken is named."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith.data import json_text, tables
+from tunesmith.data.sources import read
+from tunesmith.errors import UsageError
+from tunesmith.files import sha256
+from tunesmith.rules import FindingsError
+
+ROWS = [{"prompt": "a, b", "completion": "one\ntwo"}, {"prompt": 'say "hi"', "completion": "naïve ☕"}]
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+
+
+def table(rows: list[dict[str, str]], delimiter: str) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def lines(rows: list[object]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def put(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def refusal(path: Path) -> FindingsError:
+    with pytest.raises(FindingsError) as caught:
+        read(path)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", json.dumps(ROWS)),
+        ("a.json", json.dumps(ROWS, indent=2, ensure_ascii=False)),
+        ("a.json", json.dumps({"version": 1, "data": ROWS})),
+        ("a.jsonl", lines(ROWS)),
+        ("a.jsonl", "\ufeff" + lines(ROWS)),
+        ("a.jsonl", lines(ROWS).replace("\n", "\r\n")),
+        ("a.csv", table(ROWS, ",")),
+        ("a.csv", "\ufeff" + table(ROWS, ";")),
+        ("a.csv", table(ROWS, "|")),
+        ("a.tsv", table(ROWS, "\t")),
+        # the content decides, not the ending
+        ("a.json", lines(ROWS)),
+        ("a.jsonl", json.dumps(ROWS, indent=1)),
+        ("a.jsonl", json.dumps(ROWS)),
+        ("a.txt", table(ROWS, ",")),
+        ("noending", lines(ROWS)),
+    ],
+)
+def test_every_text_format_gives_the_same_rows(tmp_path: Path, name: str, content: str) -> None:
+    assert read(put(tmp_path, name, content)).rows == ROWS
+
+
+def test_parquet_under_any_name(tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": "x"}], "n": 1}, {"messages": [], "n": None}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.json")
+    raw = read(tmp_path / "a.json")
+    assert raw.rows == rows
+    assert raw.places == [1, 2]
+
+
+def test_the_fingerprint_is_of_the_files_bytes(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.jsonl", "\ufeff" + lines(ROWS))
+    raw = read(path)
+    assert (raw.sha256, raw.bytes, raw.path) == (sha256(path), path.stat().st_size, path)
+
+
+def test_bare_arrays_of_messages_become_rows(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert read(put(tmp_path, "a.jsonl", lines([chat, chat]))).rows == [{"messages": chat}] * 2
+    assert read(put(tmp_path, "b.json", json.dumps(chat))).rows == [{"messages": chat}]
+
+
+@pytest.mark.parametrize("name", ["one.json", "one.jsonl"])
+def test_a_single_conversation_is_one_row_not_its_messages(tmp_path: Path, name: str) -> None:
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    assert read(put(tmp_path, name, json.dumps(row))).rows == [row]
+
+
+def test_rows_of_input_and_output_are_rows_not_a_conversation(tmp_path: Path) -> None:
+    rows = [{"input": "a", "output": "b"}, {"input": "c", "output": "d"}]
+    assert read(put(tmp_path, "a.json", json.dumps(rows))).rows == rows
+
+
+def test_places_count_lines_with_blank_ones(tmp_path: Path) -> None:
+    raw = read(put(tmp_path, "a.jsonl", '{"text": "a"}\n\n  \n{"text": "b"}'))
+    assert raw.places == [1, 4]
+
+
+def test_places_in_csv_are_where_a_record_starts(tmp_path: Path) -> None:
+    raw = read(put(tmp_path, "a.csv", 'a,b\n"1\n2\n3",x\n\n4,y\n'))
+    assert raw.rows == [{"a": "1\n2\n3", "b": "x"}, {"a": "4", "b": "y"}]
+    assert raw.places == [2, 6]
+
+
+def test_csv_values_stay_text(tmp_path: Path) -> None:
+    assert read(put(tmp_path, "a.csv", "a,b\n01,\n")).rows == [{"a": "01", "b": ""}]
+
+
+def test_csv_with_one_column(tmp_path: Path) -> None:
+    assert read(put(tmp_path, "a.csv", "text\nhello; world\nbye\n")).rows == [{"text": "hello; world"}, {"text": "bye"}]
+
+
+def test_csv_fields_may_be_long(tmp_path: Path) -> None:
+    assert len(read(put(tmp_path, "a.csv", "a,b\n" + "x" * 200_000 + ",y\n")).rows[0]["a"]) == 200_000
+
+
+def test_commas_in_free_text_are_no_delimiters(tmp_path: Path) -> None:
+    content = "prompt\tcompletion\nOne, two, three\tYes, sure\nA\tB\n"
+    assert read(put(tmp_path, "a.csv", content)).rows[0] == {"prompt": "One, two, three", "completion": "Yes, sure"}
+
+
+def test_line_separators_inside_strings_are_text(tmp_path: Path) -> None:
+    row = {"text": "a\u2028b\u0085c"}
+    assert read(put(tmp_path, "a.jsonl", json.dumps(row, ensure_ascii=False) + "\n")).rows == [row]
+
+
+@given(st.lists(st.dictionaries(TEXT, TEXT | st.none() | st.integers() | st.lists(TEXT), max_size=3), min_size=1))
+def test_json_lines_round_trip(rows: list[dict[str, object]]) -> None:
+    for ascii_only in (True, False):
+        text = "\n\n".join(json.dumps(row, ensure_ascii=ascii_only) for row in rows)
+        parsed = json_text.parse_lines(text, "x")
+        assert parsed.rows == rows
+        assert parsed.places == [1 + 2 * index for index in range(len(rows))]
+
+
+@given(st.lists(st.fixed_dictionaries({"a": CELL, "b": CELL}), min_size=1), st.sampled_from(",\t;|"))
+def test_tables_round_trip(rows: list[dict[str, str]], delimiter: str) -> None:
+    assert tables.parse_delimited(table(rows, delimiter), "x", delimiter).rows == rows
+
+
+@given(st.lists(st.fixed_dictionaries({"a": CELL, "b": CELL, "c": CELL}), min_size=2), st.sampled_from(",\t;|"))
+def test_whatever_is_found_as_delimiter_cuts_the_header_evenly(rows: list[dict[str, str]], delimiter: str) -> None:
+    text = table(rows, delimiter)
+    found = tables.find_delimiter(text)
+    assert found is not None
+    assert len(tables.parse_delimited(text, "x", found).rows) == len(rows)
+
+
+def test_a_missing_file_and_a_folder_are_usage_errors(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="isn't there"):
+        read(tmp_path / "no.jsonl")
+    with pytest.raises(UsageError, match="is a folder"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", " \n\n", "\ufeff", "[]", '{"data": []}', "prompt,completion\n"])
+def test_d002_no_rows(tmp_path: Path, content: str) -> None:
+    name = "a.csv" if content.startswith("prompt") else "a.json"
+    assert refusal(put(tmp_path, name, content)).findings[0].code == "D002"
+
+
+def test_d002_no_rows_in_parquet(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array([], pyarrow.string())}), tmp_path / "a.parquet")
+    assert refusal(tmp_path / "a.parquet").findings[0].code == "D002"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (lines(ROWS).encode("utf-16"), "UTF-16"),
+        (lines(ROWS).encode("utf-32"), "UTF-32"),
+        (lines(ROWS).encode("utf-16-le"), "UTF-16LE"),
+        (lines(ROWS).encode("utf-16-be"), "UTF-16BE"),
+        (b'{"text": "ok"}\n{"text": "caf\xe9"}\n', "Line 2 isn't UTF-8 (byte 0xe9)"),
+        (b'\xef\xbb\xbf{"text": "ok"}\n{"text": "caf\xe9"}\n', "Line 2 isn't UTF-8 (byte 0xe9)"),
+        (b'{"text": "ok"}\n{"text": "a\0b"}\n' + b"x" * 100, "a zero byte stands in line 2"),
+        (bytes(range(256)) * 20, "binary"),
+        (b"\x1f\x8b\x08\0\0\0", "gzip"),
+        (b"PK\x03\x04rest", "zip"),
+        (b"Once upon a time\nthere was a text.\n", "neither JSON, JSONL, CSV, TSV nor Parquet"),
+    ],
+)
+def test_d003_not_readable_as_text(tmp_path: Path, content: bytes, said: str) -> None:
+    error = refusal(put(tmp_path, "a.dat", content))
+    assert error.findings[0].code == "D003"
+    assert said in error.findings[0].what
+
+
+def test_d003_says_how_to_recode(tmp_path: Path) -> None:
+    assert "iconv -f UTF-16 -t UTF-8" in refusal(put(tmp_path, "a.jsonl", lines(ROWS).encode("utf-16"))).fix
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", '{"a": 1}\n\n{"a": }\n{"b"\n{"a": 2}\n', "2 lines can't be parsed, the first is line 3: Expecting"),
+        ("a.jsonl", 'oops\n{"a": 1}\n', "In line 1: Expecting value, column 1."),
+        ("a.jsonl", '{"a": 1}\n{"a": "cut o', "In line 2: Unterminated string starting at, column 7; the file seems"),
+        ("a.json", '{"a": 1}\n{"a": 2}\n{"a": 3}\n{a}\n{"a": 4}\n', "In line 4: Expecting property name"),
+        ("a.jsonl", '{"a": 1}\n"text"\n', "In line 2: a row must be an object, this is text."),
+        ("a.jsonl", '{"a": 1}\n[1, 2]\n', "In line 2: a row must be an object, this is a list."),
+        ("a.jsonl", '{"a": 1}\nnull\n', "In line 2: a row must be an object, this is null."),
+        ("a.jsonl", '{"a": "\\ud83d"}\n', "In line 1: half of a surrogate pair"),
+        ("a.json", '[{"a": "x"}, {"a": "\\ude00"}]', "In row 2: half of a surrogate pair"),
+        ("a.json", '[{"a": 1}, 2, "x"]', "2 rows can't be parsed, the first is row 2: a row must be an object"),
+        (
+            "a.json",
+            '[\n {"a": 1},\n {"a": 2',
+            "In line 3: Expecting ',' delimiter, column 9; the file seems to be cut off",
+        ),
+        ("a.json", "[" * 100_000, "recursion"),
+        ("a.csv", "a,b\n1,2\n1,2,3\n4\n5,6\n", "In line 3: 3 fields, where the header has 2 (also wrong: lines 4)."),
+        ("a.csv", "a,a\n1,2\n", "In line 1: the header must give every column a name of its own."),
+        ("a.csv", "a,\n1,2\n", "In line 1: the header must give every column a name of its own."),
+        ("a.csv", 'a,b\n1,"never closed\n2,3\n', "In line 2: unexpected end of data"),
+    ],
+)
+def test_d001_a_row_that_cant_be_parsed(tmp_path: Path, name: str, content: str, said: str) -> None:
+    error = refusal(put(tmp_path, name, content))
+    assert error.findings[0].code == "D001"
+    assert said in error.findings[0].what
+
+
+def test_d001_names_the_command_that_shows_the_line(tmp_path: Path) -> None:
+    assert "`sed -n 2p a.jsonl` shows it" in refusal(put(tmp_path, "a.jsonl", '{"a": 1}\n{\n')).fix
+
+
+@pytest.mark.parametrize("size", [4, 40, -6])
+def test_d001_a_parquet_file_that_was_cut_off(tmp_path: Path, size: int) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    cut = put(tmp_path, "cut.parquet", (tmp_path / "a.parquet").read_bytes()[:size])
+    error = refusal(cut)
+    assert error.findings[0].code == "D001"
+    assert "damaged or cut off" in error.findings[0].what
+
+
+def test_emoji_written_as_a_surrogate_pair_is_text(tmp_path: Path) -> None:
+    assert read(put(tmp_path, "a.jsonl", '{"a": "\\ud83d\\ude00"}\n')).rows == [{"a": "😀"}]

@@ -1,0 +1,227 @@
+"""Token lengths, counting labels, and the findings of the audit."""
+
+from typing import Any
+
+import pytest
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunesmith.data.labels import LabelColumns
+from tunesmith.data.tokens import (
+    audit_findings,
+    audit_prepared,
+    lengths,
+    lengths_from,
+    percentile,
+    refusal_finding,
+    refused_rows,
+)
+from tunesmith.data.trl_preparation import as_dataset
+from tunesmith.records import LabelAudit
+
+EOS, BOS = 2, 1
+
+
+class Words:
+    """The little of a tokenizer that counting needs: ids are their own text, 1 is BOS and 2 is EOS."""
+
+    eos_token_id = EOS
+    bos_token_id: int | None = BOS
+    chat_template = None
+    name_or_path = "words"
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        return [f"<{token}>" for token in ids]
+
+    def decode(self, ids: list[int]) -> str:
+        return " ".join(map(str, ids))
+
+
+def count(rows: list[list[int]], labels: list[list[int]], **more: Any) -> LabelAudit:
+    dataset = Dataset.from_dict({"input_ids": rows, "labels": labels})
+    settings: dict[str, Any] = {"rows_given": len(rows), "max_length": 8, "layout": "messages", "loss_on": "assistant"}
+    return audit_prepared(dataset, Words(), **{**settings, **more})  # type: ignore[arg-type]
+
+
+def audit_of(**more: Any) -> LabelAudit:
+    clean: dict[str, Any] = {
+        "prepared_by": "trl", "layout": "prompt-completion", "loss_on": "completion", "max_length": 1024, "rows": 100,
+        "rows_kept": 100, "tokens": 1000, "trained_tokens": 400, "trained_percent": 40.0, "stop_tokens": ["</s>"],
+        "rows_without_stop": 0, "rows_cut": 0, "longest": 2000, "bos_per_row": {1: 100}, "preview": [],
+    }  # fmt: skip
+    return LabelAudit(**{**clean, **more})
+
+
+def found(audit: LabelAudit) -> dict[str, tuple[str, str]]:
+    return {finding.code: (finding.severity, finding.what) for finding in audit_findings(audit, "x")}
+
+
+@given(st.lists(st.integers(0, 50), min_size=1), st.integers(1, 100))
+def test_percentiles_are_nearest_rank(values: list[int], percent: int) -> None:
+    ordered = sorted(values)
+    value = percentile(ordered, percent)
+    assert value in ordered
+    assert sum(other <= value for other in ordered) * 100 >= percent * len(ordered)
+    assert sum(other < value for other in ordered) * 100 < percent * len(ordered)
+
+
+def test_lengths_are_of_rows_prompts_and_completions() -> None:
+    measured = lengths_from([10, 4, 6], [7, 1, 2])
+    assert (measured.total.rows, measured.total.min, measured.total.max, measured.total.total) == (3, 4, 10, 20)
+    assert measured.total.mean == pytest.approx(20 / 3)
+    assert (measured.total.median, measured.total.p90, measured.total.p95, measured.total.p99) == (6, 10, 10, 10)
+    assert measured.prompt is not None
+    assert measured.completion is not None
+    assert (measured.prompt.total, measured.completion.total) == (10, 10)
+    assert measured.completion.median == 3
+    assert lengths_from([1]).prompt is None
+
+
+def test_lengths_ask_the_encoder() -> None:
+    measured = lengths([{"text": "abc"}], "text", lambda rows, layout: (None, [len(row[layout]) for row in rows]))
+    assert measured.total.total == 3
+
+
+def test_no_rows_have_no_lengths() -> None:
+    with pytest.raises(ValueError, match="no rows"):
+        lengths_from([])
+
+
+def test_what_is_counted() -> None:
+    rows = [[BOS, 5, 6, EOS], [BOS, BOS, 7], [8, EOS, 9], [BOS]]
+    labels = [[-100, -100, 6, EOS], [-100, BOS, 7], [-100, -100, 9], [-100]]
+    audit = count(rows, labels, rows_given=6, rows_cut=1)
+    assert (audit.rows, audit.rows_kept, audit.rows_untrained, audit.rows_cut) == (6, 4, 1, 1)
+    assert (audit.tokens, audit.trained_tokens, audit.trained_percent) == (11, 5, 45.45)
+    assert audit.rows_without_stop == 3
+    assert audit.bos_per_row == {0: 1, 1: 2, 2: 1}
+    assert audit.stop_tokens == ["<2>"]
+    assert audit.prepared_by.startswith("trl ")
+
+
+def test_other_stop_tokens_count_too() -> None:
+    audit = count([[5, 7], [5, EOS]], [[-100, 7], [-100, EOS]], stop_ids=[7, EOS])
+    assert (audit.rows_without_stop, audit.stop_tokens) == (0, ["<2>", "<7>"])
+
+
+def test_the_preview_shows_runs_of_trained_and_masked_tokens() -> None:
+    rows = [[5, 6, 7, 8], [5], []]
+    audit = count(rows, [[-100, 6, 7, -100], [5], []], preview=3)
+    spans = [[(span.text, span.tokens, span.trained) for span in row.spans] for row in audit.preview]
+    assert spans == [[("5", 1, False), ("6 7", 2, True), ("8", 1, False)], [("5", 1, True)], []]
+    assert [row.row for row in audit.preview] == [1, 2, 3]
+    assert len(count(rows, rows, preview=1).preview) == 1
+
+
+def test_an_empty_dataset_is_counted() -> None:
+    dataset = Dataset.from_dict({"input_ids": [[1]], "labels": [[1]]}).select([])
+    audit = audit_prepared(dataset, Words(), rows_given=3, max_length=8, layout="text", loss_on="all")  # type: ignore[arg-type]
+    assert (audit.rows_kept, audit.tokens, audit.trained_percent, audit.preview) == (0, 0, 0.0, [])
+
+
+TOKENS = st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=6)
+
+
+@settings(deadline=None)
+@given(st.lists(TOKENS, min_size=1, max_size=8), st.randoms())
+def test_columns_count_as_loops_do(tokens: list[list[tuple[int, bool]]], random: Any) -> None:
+    dataset = Dataset.from_list(
+        [{"input_ids": [t for t, _ in row], "labels": [t if on else -100 for t, on in row]} for row in tokens]
+    )
+    order = list(range(len(tokens)))
+    random.shuffle(order)
+    tokens = [tokens[index] for index in order]
+    columns = LabelColumns.of(dataset.select(order))
+    assert columns.lengths.tolist() == [len(row) for row in tokens]
+    assert columns.per_row(columns.trained).tolist() == [sum(on for _, on in row) for row in tokens]
+    leading = [next((i for i, (t, _) in enumerate(row) if t != BOS), len(row)) for row in tokens]
+    assert columns.leading(BOS) == {number: leading.count(number) for number in set(leading)}
+
+
+def test_packed_rows_are_taken_apart() -> None:
+    packed = Dataset.from_dict(
+        {"input_ids": [[5, EOS, 6], [7, 8]], "labels": [[5, EOS, 6], [7, 8]], "seq_lengths": [[2, 1], [2]]}
+    )
+    assert LabelColumns.of(packed).lengths.tolist() == [2, 1, 2]
+
+
+def test_a_clean_audit_has_no_findings() -> None:
+    assert found(audit_of()) == {}
+    assert found(audit_of(layout="text", loss_on="all", trained_percent=100.0, bos_per_row={0: 100})) == {}
+
+
+def test_t001_no_stop_token() -> None:
+    assert found(audit_of(rows_without_stop=3)) == {"T001": ("error", "3 of 100 rows train no stop token (</s>).")}
+
+
+def test_t001_is_a_warning_when_cutting_explains_it_and_most_rows_have_one() -> None:
+    assert found(audit_of(rows_without_stop=3, rows_cut=3))["T001"][0] == "warning"
+    assert found(audit_of(rows_without_stop=4, rows_cut=3))["T001"][0] == "error"
+    assert found(audit_of(rows_without_stop=50, rows_cut=50))["T001"][0] == "warning"
+    assert found(audit_of(rows_without_stop=51, rows_cut=51))["T001"][0] == "error"
+
+
+def test_t002_rows_cut() -> None:
+    (finding,) = audit_findings(audit_of(rows_cut=5), "x")
+    assert (finding.code, finding.severity) == ("T002", "warning")
+    assert finding.what == "5 of 100 rows are longer than max_length 1024 and lose their end."
+    assert "max_length: 2000" in finding.fix
+
+
+def test_t003_rows_without_a_trained_token() -> None:
+    assert found(audit_of(rows_kept=90))["T003"] == (
+        "error",
+        "10 of 100 rows have no trained token left and are dropped by the trainer.",
+    )
+    packed = found(audit_of(rows_kept=95, rows_untrained=4, rows_without_stop=4))
+    assert packed.keys() == {"T003"}
+    assert packed["T003"][1].startswith("9 of 100")
+
+
+def test_t004_more_than_one_bos() -> None:
+    assert found(audit_of(bos_per_row={1: 60, 2: 30, 3: 10})) == {
+        "T004": ("error", "40 of 100 rows begin with 3 BOS tokens.")
+    }
+
+
+def test_t007_the_prompt_is_trained_too() -> None:
+    assert found(audit_of(layout="messages", loss_on="all", trained_percent=99.96))["T007"] == (
+        "warning",
+        "100.0% of all tokens are trained, the user's turns among them.",
+    )
+    assert "T007" in found(audit_of(loss_on="all"))
+    assert found(audit_of(layout="messages", loss_on="assistant")) == {}
+
+
+def test_a_dataset_keeps_each_message_as_it_is() -> None:
+    calls = [
+        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": n, "arguments": {n: 1}}}]}
+        for n in "ab"
+    ]
+    rows = [{"messages": [{"role": "user", "content": "x"}, call]} for call in calls]
+    rows[0]["tools"] = "[]"  # type: ignore[assignment]
+    dataset = as_dataset(rows)
+    assert [row["messages"] for row in dataset] == [row["messages"] for row in rows]
+    assert dataset["tools"][:] == ["[]", None]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "t"},
+        {"prompt": "p", "completion": "c"},
+        {"prompt": [{"role": "user", "content": "x"}], "completion": []},
+    ],
+)
+def test_a_dataset_of_plain_rows(row: dict[str, Any]) -> None:
+    assert as_dataset([row, row])[:] == {name: [value, value] for name, value in row.items()}
+
+
+def test_t008_rows_that_are_refused() -> None:
+    refused = refused_rows([{"n": 1}, {"n": 0}, {}], lambda row: 1 / row["n"])
+    assert refused == {1: "division by zero", 2: "'n'"}
+    finding = refusal_finding(refused, [7, 8, 9])
+    assert (finding.code, finding.severity) == ("T008", "error")
+    assert finding.what == "2 rows can't be rendered by the model's chat template: division by zero (rows 8, 9)."
+    assert refused_rows([{"n": 1}], lambda row: 1 / row["n"]) == {}

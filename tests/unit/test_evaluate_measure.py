@@ -1,0 +1,118 @@
+"""One model's loss and answers, against the model called row by row."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.runs import SMALL
+from tunesmith.evaluate import measure
+from tunesmith.evaluate.measure import greedy_answers, row_losses, stop_ids
+from tunesmith.evaluate.rows import Encoded, Question
+from tunesmith.models.load import load_model, load_tokenizer
+from tunesmith.progress import silent
+
+ROWS = [
+    Encoded([1, 40, 50, 60, 70, 2], [False, False, False, True, True, True]),
+    Encoded([1, 90, 33], [True, False, True]),
+    Encoded([1, 45, 200, 300, 310, 320, 330, 2, 21], [False, True, True, False, False, True, True, True, False]),
+    Encoded([7, 8], [True, True]),
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return load_tokenizer(SMALL)
+
+
+@pytest.fixture
+def model() -> Any:
+    return load_model(SMALL, dtype="float32").eval()
+
+
+def loss_alone(model: Any, row: Encoded) -> float:
+    with torch.no_grad():
+        log_probs = model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+    return -sum(float(log_probs[position - 1, row.ids[position]]) for position in row.positions)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_row_losses_do_not_depend_on_the_batch(model: Any, batch_size: int) -> None:
+    losses = row_losses(model, ROWS, batch_size=batch_size, label="loss", progress=silent)
+    assert losses == pytest.approx([loss_alone(model, row) for row in ROWS], rel=1e-5)
+
+
+def test_row_losses_of_a_model_that_always_makes_all_logits(model: Any) -> None:
+    expected = [loss_alone(model, row) for row in ROWS]
+    forward = model.forward
+    model.forward = lambda input_ids, attention_mask, use_cache: forward(input_ids, attention_mask, use_cache=use_cache)
+    losses = row_losses(model, ROWS, batch_size=4, label="loss", progress=silent)
+    assert losses == pytest.approx(expected, rel=1e-5)
+
+
+def test_logits_are_made_only_where_a_row_is_trained(model: Any) -> None:
+    sizes = []
+    model.lm_head.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(output.shape[:2])))
+    row_losses(model, ROWS[:1], batch_size=4, label="loss", progress=silent)
+    assert sizes == [(1, 3)]
+
+
+def test_batches_keep_within_the_budget_and_report_progress(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary = model.config.vocab_size
+    monkeypatch.setattr(measure, "LOGITS_BUDGET", 12 * vocabulary)
+    seen = []
+    row_losses(model, ROWS, batch_size=8, label="loss", progress=lambda *call: seen.append(call))
+    # Longest first: 9 tokens alone, then two rows of at most 6, then what is left.
+    assert seen == [("loss", 1, 4), ("loss", 3, 4), ("loss", 4, 4)]
+
+
+def questions(tokenizer: Any, texts: list[str]) -> list[Question]:
+    return [Question(number, text, tokenizer(text)["input_ids"], "") for number, text in enumerate(texts, start=1)]
+
+
+TEXTS = ["Hello, my name is", "Oslo", '{"customer": "Maria Lopez", "city": "Oslo", "item":']
+
+
+def test_answers_in_a_padded_batch_are_those_of_each_question_alone(model: Any, tokenizer: Any) -> None:
+    asked = questions(tokenizer, TEXTS)
+
+    def answers(batch_size: int) -> list[str]:
+        found = greedy_answers(
+            model, tokenizer, asked, max_new_tokens=6, batch_size=batch_size, label="answers", progress=silent
+        )
+        return [answer.text for answer in found]
+
+    alone = []
+    for question in asked:
+        ids = list(question.ids)
+        for _ in range(6):
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+            if ids[-1] == tokenizer.eos_token_id:
+                break
+        alone.append(tokenizer.decode(ids[len(question.ids) :], skip_special_tokens=True).strip())
+    assert answers(3) == alone
+    assert answers(1) == alone
+
+
+def test_an_answer_ends_at_any_stop_token_and_the_model_s_own_sampling_settings_are_not_used(
+    model: Any, tokenizer: Any
+) -> None:
+    asked = questions(tokenizer, TEXTS[2:])
+    plain = greedy_answers(model, tokenizer, asked, max_new_tokens=4, batch_size=1, label="", progress=silent)[0]
+    first = int(model(torch.tensor([asked[0].ids])).logits[0, -1].argmax())
+    assert plain.text
+    model.generation_config.update(eos_token_id=[2, 5], repetition_penalty=50.0, do_sample=True, temperature=9.0)
+    again = greedy_answers(model, tokenizer, asked, max_new_tokens=4, batch_size=1, label="", progress=silent)[0]
+    assert again == plain
+    model.generation_config.update(eos_token_id=[first])
+    stopped = greedy_answers(model, tokenizer, asked, max_new_tokens=4, batch_size=1, label="", progress=silent)[0]
+    assert (stopped.text, stopped.stopped) == ("", True)
+
+
+def test_stop_ids_join_tokenizer_and_model(model: Any, tokenizer: Any) -> None:
+    model.generation_config.eos_token_id = [9, 2]
+    assert stop_ids(model, tokenizer) == [2, 9]
+    model.generation_config.eos_token_id = 9
+    assert stop_ids(model, tokenizer) == [2, 9]
+    model.generation_config.eos_token_id = None
+    assert stop_ids(model, tokenizer) == [2]

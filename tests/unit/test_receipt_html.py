@@ -1,0 +1,201 @@
+"""The report: self-contained, complete, and safe with any text."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.receipts import write_records
+from tunesmith.receipt.build import build
+from tunesmith.receipt.html import render
+from tunesmith.records import Receipt
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'{{7*7}}{% raw %}&lt;\u202eevil\x00\x1b[31m"
+
+
+@pytest.fixture
+def receipt(tmp_path: Path) -> Receipt:
+    write_records(tmp_path)
+    return build(tmp_path)
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: tags with attributes, and the text of each section by its id."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(page)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "br", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+def hostile(value: Any) -> Any:
+    """The record's values with every free text made hostile; names that records fix stay."""
+    if isinstance(value, dict):
+        return {key: item if key in FIXED else hostile(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [hostile(item) for item in value]
+    return HOSTILE if isinstance(value, str) else value
+
+
+FIXED = {
+    "code",
+    "severity",
+    "status",
+    "kind",
+    "metric",
+    "primary",
+    "better",
+    "change",
+    "layout",
+    "loss_on",
+    "source",
+    "device",
+    "created",
+    "started",
+    "finished",
+    "filename",
+}
+
+
+def test_everything_is_there(receipt: Receipt) -> None:
+    page = Page(render(receipt))
+    assert page.open == []
+    for words in (
+        "builtin:small, tuned on tickets.jsonl",
+        "SFT, LoRA of rank 16",
+        "✓ Better than its base",
+        "0.5 % → 98.5 %",
+        "✓ Every row trains its stop token",
+        "✓ Export verified",
+        "D009 warning tickets.jsonl 2 of 1,000 rows repeat an earlier row exactly.",
+        "exact match higher is better 0.5 % 98.5 % +98.0 points +95.1 to +99.5 points",
+        "1 broken row",
+        "197 fixed rows, 1 shown",
+        "✗ Tuned",
+        "prompt-completion",
+        "40,310 of 88,214",
+        "Optimizer steps 250 250",
+        "Trained parameters 157,440 157,440 36.61 % of 430,000",
+        "Memory 6.6 MiB 669.5 MiB",
+        "nats per trained token",
+        "The longest row has 102 tokens",
+        "✓ passed distributions model-f16.gguf 3.1e-06 0.001",
+        "trl 1.16.0",
+        "method: sft",
+    ):
+        assert words in page.words, words
+
+
+def test_trained_and_masked_tokens_are_told_apart_without_colour(receipt: Receipt) -> None:
+    page = render(receipt)
+    assert '<span class="trained">{&#34;customer&#34;' in page
+    assert '<span class="masked">&lt;|im_start|&gt;user↵' in page
+    rule = re.search(r"\.trained \{(.*?)\}", page, re.DOTALL)
+    assert rule is not None
+    assert "underline" in rule[1]
+    assert re.search(r'\.trained::before \{ content: "\["', page)
+
+
+def test_broken_rows_come_first_and_open(receipt: Receipt) -> None:
+    details = [attributes for tag, attributes in Page(render(receipt)).tags if tag == "details"]
+    assert details == [{"open": None}, {}]
+
+
+@pytest.mark.parametrize("missing", ["evaluation", "export", "events"])
+def test_missing_records_leave_no_hole(tmp_path: Path, missing: str) -> None:
+    write_records(tmp_path, leave_out=(missing,))
+    page = Page(render(build(tmp_path)))
+    told = {"evaluation": "! Not compared with its base", "export": "! Not exported", "events": "Fewer than two losses"}
+    assert told[missing] in page.words
+    links = {attributes["href"] for tag, attributes in page.tags if tag == "a"}
+    ids = {f"#{attributes['id']}" for _, attributes in page.tags if "id" in attributes}
+    assert links <= ids
+
+
+def test_a_bare_receipt_is_rendered(receipt: Receipt) -> None:
+    data = receipt.data.model_copy(update={"lengths": None, "audit": None, "columns": []})
+    run = receipt.run.model_copy(update={"audit": None, "finished": None, "parameters_trained": None, "loss": None})
+    plan = receipt.plan.model_copy(update={"lora": None, "choices": [], "test": None})
+    bare = {"data": data, "run": run, "plan": plan, "evaluation": None, "export": None, "curve": [], "findings": []}
+    page = Page(render(receipt.model_copy(update=bare)))
+    assert "SFT, all weights" in page.words
+    assert "! Labels not audited" in page.words
+    assert "No stage found anything" in page.words
+
+
+def test_hostile_text_stays_text(receipt: Receipt) -> None:
+    plain, page = Page(render(receipt)), render(Receipt.model_validate(hostile(receipt.model_dump())))
+    attacked = Page(page)
+    assert [tag for tag, _ in attacked.tags] == [tag for tag, _ in plain.tags]
+    assert {name for _, attributes in attacked.tags for name in attributes} == {
+        name for _, attributes in plain.tags for name in attributes
+    }
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "\u202e" not in page
+    assert "\x00" not in page
+    assert "\x1b" not in page
+    assert "⟨U+202E⟩evil" in attacked.words
+    assert "{{7*7}}" in attacked.words
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=st.text(st.characters(exclude_categories=["Cs"])))
+def test_no_text_makes_a_tag(receipt: Receipt, value: str) -> None:
+    finding = receipt.findings[0].model_copy(update={"what": value, "where": value})
+    small = {"curve": [], "evaluation": None, "export": None}
+    page = Page(render(receipt.model_copy(update=small | {"findings": [finding]})))
+    assert [tag for tag, _ in page.tags] == [tag for tag, _ in Page(render(receipt.model_copy(update=small))).tags]
+
+
+def test_huge_text_is_shortened(receipt: Receipt) -> None:
+    finding = receipt.findings[0].model_copy(update={"what": "x" * 1_000_000, "where": "y" * 1_000_000})
+    huge = render(receipt.model_copy(update={"findings": [finding]}))
+    assert len(huge) < len(render(receipt)) + 2_000
+    assert "[…999,400 characters…]" in huge
+
+
+def test_nothing_comes_from_elsewhere(receipt: Receipt) -> None:
+    page = render(receipt)
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "url(" not in page
+    assert "@import" not in page
+    parsed = Page(page)
+    assert not {tag for tag, _ in parsed.tags} & {"script", "link", "iframe", "img", "object", "embed", "base"}
+    assert all(not name.startswith("on") and name != "src" for _, attributes in parsed.tags for name in attributes)
+    policy = next(attributes["content"] for _, attributes in parsed.tags if "http-equiv" in attributes)
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def test_the_page_is_for_light_dark_narrow_and_paper(receipt: Receipt) -> None:
+    page = render(receipt)
+    assert "@media (prefers-color-scheme: dark)" in page
+    assert "@media print" in page
+    assert "@media (max-width:" in page
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in Page(page).tags
