@@ -13,6 +13,8 @@ from pathlib import Path
 from .errors import EnvironmentLacksError
 
 _CHUNK = 1 << 20
+# FileNotFoundError: what /proc and the like answer to making a folder.
+_IN_THE_WAY = (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError, FileNotFoundError)
 
 
 @contextlib.contextmanager
@@ -25,16 +27,16 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise EnvironmentLacksError(
                 f"The disk is full while writing {path}.",
                 why="The file would be incomplete, so it was not kept; what was saved before is untouched.",
                 fix="Free space or choose another folder with --output, then run the same command again.",
             ) from error
-        if isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)) or error.errno == errno.EROFS:
+        if isinstance(error, _IN_THE_WAY) or error.errno in (errno.EROFS, errno.ENAMETOOLONG):
             raise EnvironmentLacksError(
                 f"Cannot write to {path}: {error.strerror}.",
-                why="The folder is not writable for this user, or a file stands in its place.",
+                why="It is not writable for this user, or something else stands in its place.",
                 fix="Choose another folder with --output, or change its permissions.",
             ) from error
         raise

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import yaml
 
@@ -23,6 +23,7 @@ from .models.facts import model_facts
 from .models.light import LightTokenizer
 from .models.source import locate
 from .plan.hardware import local_hardware
+from .plan.preflight import check_method
 from .plan.resolve import resolve
 from .plan.rows import Rows, gather_rows
 from .progress import Progress, silent
@@ -49,6 +50,7 @@ def inspect(
     mapping: Mapping | None = None,
     chat_template: str | None = None,
     max_length: int | None = None,
+    bad_rows: Literal["error", "drop"] = "error",
     audit: bool = True,
     progress: Progress = silent,
 ) -> DataReport:
@@ -61,7 +63,7 @@ def inspect(
     from .data.report import inspect as report_on
 
     if model is None:
-        return report_on(path, mapping=mapping)
+        return report_on(path, mapping=mapping, bad_rows=bad_rows)
     source = locate(model, revision)
     facts = model_facts(source)
     tokenizer = None
@@ -72,6 +74,7 @@ def inspect(
     return report_on(
         path,
         mapping=mapping,
+        bad_rows=bad_rows,
         tokenizer=tokenizer,
         light=LightTokenizer(source.folder, chat_template),
         model=model,
@@ -91,6 +94,7 @@ def plan(recipe: Recipe, *, run: str = "run") -> Plan:
 
 
 def _plan(recipe: Recipe, run: str) -> tuple[Plan, Rows]:
+    refuse_errors(check_method(recipe))
     source = locate(recipe.model, recipe.revision)
     rows = gather_rows(recipe, LightTokenizer(source.folder, recipe.chat_template))
     return resolve(recipe, rows, model_facts(source), local_hardware(), run=run), rows
@@ -118,12 +122,13 @@ def prepare_run(recipe: Recipe, folder: Path | None = None) -> Path:
         revision=recipe.revision,
         mapping=recipe.data.mapping,
         chat_template=recipe.chat_template,
+        bad_rows=recipe.data.bad_rows,
         audit=False,
     ).save(folder)
     RunRecord(
         id=folder.name,
         status="prepared",
-        created=datetime.now().astimezone().isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         steps=made.steps,
         versions=made.versions,
     ).save(folder)
@@ -241,14 +246,14 @@ def tune_prepared(folder: Path, *, progress: Progress = silent, listen: Callable
     return receipt
 
 
-def new_folder(folder: Path | None, name: str) -> Path:
-    """An empty folder: the given one, or `runs/<name>-<time>`.
+def new_folder(folder: Path) -> Path:
+    """Make an empty folder.
 
     Raises:
         UsageError: it holds something.
         EnvironmentLacksError: it can't be written.
     """
-    return make_folder(_free_folder(folder or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"))
+    return make_folder(_free_folder(folder))
 
 
 def open_chat(folder: Path, *, base: bool = False) -> Chat:

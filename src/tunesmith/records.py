@@ -5,19 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import UsageError
 from .files import write_atomic
 
 Severity = Literal["error", "warning", "note"]
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 Layout = Literal["messages", "prompt-completion", "text", "alpaca", "unknown"]
 
 
 class Record(BaseModel):
     """Base of all records: immutable, complete, refuses unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # JSON has no infinity and no NaN, and pydantic's null for them can't be read back as a number.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
     filename: ClassVar[str]
 
     def save(self, folder: Path) -> Path:
@@ -40,7 +42,7 @@ class Record(BaseModel):
                 why=f"A {cls.__name__} is written by an earlier stage, and that stage has not run here.",
                 fix="Check the folder's name, or run the earlier stage first (`tunesmith runs list` shows runs).",
             ) from None
-        except (ValidationError, UnicodeDecodeError) as error:
+        except (ValidationError, UnicodeDecodeError, OSError) as error:
             raise UsageError(
                 f"{path} can't be read as a {cls.__name__}.",
                 why=str(error).splitlines()[0],
@@ -63,7 +65,7 @@ class Finding(BaseModel):
 class Part(BaseModel):
     """A piece of a record, with the same rules as records but without a file of its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class Column(Part):
@@ -385,9 +387,15 @@ class Event(Part):
     """One line of events.jsonl."""
 
     time: float = Field(description="Seconds since the epoch")
-    kind: Literal["start", "log", "eval", "save", "finding", "stop", "end", "fail"]
+    kind: Literal["start", "audit", "log", "eval", "save", "finding", "stop", "end", "fail"]
     step: int = 0
     data: dict[str, Any] = {}
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _numbers(cls, data: dict[str, Any]) -> dict[str, Any]:
+        # A loss of NaN is written as text, and must come back as the number that it is.
+        return {name: float(value) if value in _NOT_FINITE else value for name, value in data.items()}
 
 
 class Receipt(Record):

@@ -128,6 +128,13 @@ def test_rows_are_cut_and_dropped_as_the_lengths_say(tokenizer: Any) -> None:
     assert {finding.code for finding in audit_findings(measured.audit, "x")} == {"T001", "T002", "T003"}
 
 
+def test_a_row_of_exactly_max_length_isnt_cut(tokenizer: Any) -> None:
+    longest = audit(PAIRS, "prompt-completion", tokenizer, training={}).longest
+    assert longest is not None
+    assert audit(PAIRS, "prompt-completion", tokenizer, training={"max_length": longest}).rows_cut == 0
+    assert audit(PAIRS, "prompt-completion", tokenizer, training={"max_length": longest - 1}).rows_cut == 1
+
+
 def test_packing_that_splits_rows_loses_nothing(tokenizer: Any) -> None:
     training = {"packing": True, "packing_strategy": "wrapped", "max_length": 16}
     result = audit(TEXTS, "text", tokenizer, training=training)

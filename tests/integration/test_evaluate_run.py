@@ -9,7 +9,7 @@ import torch
 
 from tests.support.runs import SMALL, make_plan
 from tunesmith.errors import UsageError
-from tunesmith.evaluate import evaluate
+from tunesmith.evaluate import compare, evaluate
 from tunesmith.models.load import load_model, load_tokenizer
 from tunesmith.recipe.schema import Evaluation
 from tunesmith.records import Comparison, EvalReport
@@ -144,6 +144,8 @@ def test_a_model_that_learnt_nothing_is_found_no_better(tmp_path: Path) -> None:
 def test_too_few_rows_say_so_and_nothing_else(tmp_path: Path, whole: Path) -> None:
     report = evaluate(run_folder(tmp_path, whole, ROWS[:5]), Evaluation())
     assert codes(report) == {"E001"}
+    match = comparison(report, "exact_match")
+    assert (match.difference, match.p_value, match.significant) == (1.0, 0.0625, False)
 
 
 def test_rows_and_tasks_follow_the_settings(tmp_path: Path, whole: Path) -> None:
@@ -164,6 +166,48 @@ def test_answers_that_do_not_stop_are_found(tmp_path: Path, request: pytest.Fixt
     assert report.max_new_tokens == 1
     assert report.stop_rate_tuned == 0.0
     assert "E004" in codes(report)
+
+
+def test_space_around_an_expected_answer_does_not_count(tmp_path: Path, whole: Path) -> None:
+    rows = [
+        row | {"completion": [{"role": "assistant", "content": f" {colour}\n"}]}
+        for row, colour in zip(ROWS, COLOURS, strict=True)
+    ]
+    report = evaluate(run_folder(tmp_path, whole, rows), Evaluation(tasks=["exact_match"]))
+    assert comparison(report, "exact_match").tuned == 1.0
+
+
+def test_changed_rows_are_kept_up_to_twenty(tmp_path: Path, whole: Path) -> None:
+    report = evaluate(run_folder(tmp_path, whole, ROWS * 3), Evaluation(tasks=["exact_match"]))
+    assert (report.fixed, len(report.changed)) == (24, 20)
+    assert [row.row for row in report.changed] == list(range(1, 21))
+
+
+def test_texts_of_changed_rows_are_shortened() -> None:
+    assert compare.shortened("x" * 500) == "x" * 500
+    assert compare.shortened("x" * 501) == "x" * 499 + "…"
+
+
+def test_answers_get_a_quarter_more_room_than_the_longest_expected_one_and_a_little(
+    tmp_path: Path, whole: Path
+) -> None:
+    rows = [*ROWS, {**ROWS[0], "completion": [{"role": "assistant", "content": "a b c d e f g h i j"}]}]
+    longest = len(load_tokenizer(SMALL)("a b c d e f g h i j")["input_ids"])
+    report = evaluate(run_folder(tmp_path, whole, rows), Evaluation(tasks=["exact_match"]))
+    assert report.max_new_tokens == math.ceil(longest * 5 / 4) + 8
+
+
+def test_a_perplexity_beyond_floating_point_is_left_out(tmp_path: Path) -> None:
+    result = tmp_path / "result"
+    model = load_model(SMALL, dtype="float32")
+    model.model.norm.weight.data.mul_(1000)
+    model.save_pretrained(result)
+    load_tokenizer(SMALL).save_pretrained(result)
+    (tmp_path / "run").mkdir()
+    report = evaluate(run_folder(tmp_path / "run", result), Evaluation(tasks=["loss"]))
+    assert comparison(report, "loss").tuned > 700
+    assert [one.metric for one in report.comparisons] == ["loss"]
+    assert codes(report) == {"E003"}
 
 
 def test_plain_text_is_compared_by_its_loss_only(tmp_path: Path, whole: Path) -> None:

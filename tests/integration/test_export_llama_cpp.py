@@ -356,6 +356,16 @@ def test_a_wrong_stop_token(llama: Path, copy: Callable[[Path], Path], monkeypat
     assert "the EOS token" in check(manifest, "stopping").what
 
 
+def test_a_wrong_stop_token_is_seen_where_llama_cpp_knows_the_right_one_by_name(
+    qwen3: Path, copy: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_vocabulary(monkeypatch, special={"eos": 0})
+    run = copy(qwen3)
+    manifest = export(run, F16)
+    assert_failed(run, manifest, {"X005"})
+    assert measured(manifest, "stopping") == 1
+
+
 def test_a_merge_that_loses_the_adapter(
     qwen3: Path, copy: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,7 +73,7 @@ def make_data() -> DataReport:
         return Lengths(rows=1000, min=middle - 15, mean=middle + 0.4, total=middle * 1000, **points)
 
     return DataReport(
-        source="tickets.jsonl",
+        source="shop/tickets.jsonl",
         sha256="3b1f5c0d9a8e7f6655443322110000ffeeddccbbaa99887766554433221100aa",
         bytes=412_330,
         rows=1000,
@@ -257,7 +257,8 @@ def write_records(folder: Path, *, leave_out: tuple[str, ...] = (), **plan: Any)
     make_run().save(folder)
     make_data().save(folder)
     if "events" not in leave_out:
-        (folder / "events.jsonl").write_text("".join(event.model_dump_json() + "\n" for event in make_curve()))
+        events = [Event(time=0.0, kind="start"), *make_curve(), Event(time=251.0, kind="end", step=250)]
+        (folder / "events.jsonl").write_text("".join(event.model_dump_json() + "\n" for event in events))
     if "evaluation" not in leave_out:
         make_evaluation().save(folder)
     if "export" not in leave_out:

@@ -128,7 +128,7 @@ def learn(model: Any, tokenizer: Any, data: Sequence[dict[str, Any]], *, steps: 
     model.eval()
 
 
-def make_base(folder: Path, model_type: str, tokenizer: Any, *, steps: int = 150, **changes: Any) -> Path:
+def make_base(folder: Path, model_type: str, tokenizer: Any, *, steps: int = 100, **changes: Any) -> Path:
     """Train a tiny model of a Transformers `model_type` and save it with its tokenizer."""
     torch.manual_seed(0)
     special = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id, "pad_token_id": 0}
@@ -142,7 +142,7 @@ def make_base(folder: Path, model_type: str, tokenizer: Any, *, steps: int = 150
     return folder
 
 
-def make_adapter(base: Path, tokenizer: Any, folder: Path, *, steps: int = 50) -> Path:
+def make_adapter(base: Path, tokenizer: Any, folder: Path, *, steps: int = 40) -> Path:
     """Train a LoRA adapter on a task of its own, and save it as a run's result."""
     from peft import LoraConfig, get_peft_model
 

@@ -122,6 +122,12 @@ def test_data_that_sft_cant_train_on_says_what_it_is_for(row: dict[str, Any], sa
     assert said in found.verdict.reason
 
 
+def test_the_reason_tells_of_a_conversion() -> None:
+    assert detect([{"messages": CHAT}], NONE).verdict.reason == "Conversations in the column messages."
+    reason = detect([{"dialog": SHAREGPT}], NONE).verdict.reason
+    assert reason == "Conversations in the column dialog (from, value), converted to role and content."
+
+
 def test_a_label_that_isnt_good_or_bad_is_no_kto() -> None:
     assert detect([{"messages": CHAT, "label": "billing"}], NONE).verdict.status == "READY"
 

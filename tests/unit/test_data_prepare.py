@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tunesmith.data.prepare import Prepared, count_duplicates, prepare
 from tunesmith.data.sources import RawData
+from tunesmith.errors import UsageError
 from tunesmith.recipe.schema import Mapping
 from tunesmith.rules import FindingsError
 
@@ -225,6 +226,43 @@ def test_rows_with_the_same_fault_are_one_finding() -> None:
     found = {finding.code: finding.what for finding in run(rows).findings}
     assert found["D006"] == "8 rows have no messages (rows 20, 30, 40, 50, 60 and 3 more)."
     assert found["D007"].endswith("tool: x, y (rows 100, 110).")
+
+
+TALK = {"messages": [ASK, REPLY, said("user", "c"), said("assistant", "d")]}
+PAIR = {"prompt": [ASK], "completion": [REPLY]}
+
+
+def alike(train: Rows, other: Rows) -> Prepared:
+    raw = RawData(Path("test.jsonl"), "", 0, other, list(range(1, len(other) + 1)))
+    return prepare(raw, Mapping(), "error", generation_marks=True, like=run(train))
+
+
+def test_a_second_file_gets_the_layout_of_the_training_rows() -> None:
+    done = alike([TALK], [GOOD])
+    assert (done.layout, done.loss_on, done.rows) == ("messages", "assistant", [GOOD])
+    assert alike([TALK], [PAIR]).rows == [GOOD]
+    done = alike([GOOD], [TALK])
+    assert (done.layout, done.loss_on) == ("prompt-completion", "completion")
+    assert done.rows == [{"prompt": TALK["messages"][:3], "completion": TALK["messages"][3:]}]
+    assert [finding.code for finding in done.findings] == ["D015"]
+    assert alike([GOOD], [GOOD]).findings == []
+    assert alike([PAIR], [{"prompt": "a", "completion": "b"}]).rows == [PAIR]
+    assert alike([{"text": "x"}], [{"text": "y"}]).rows == [{"text": "y"}]
+
+
+@pytest.mark.parametrize(
+    ("train", "other"),
+    [
+        ({"text": "x"}, GOOD),
+        (GOOD, {"text": "x"}),
+        ({"prompt": "a", "completion": "b"}, PAIR),
+        ({"prompt": "a", "completion": "b"}, {"text": "x"}),
+        ({"text": "x"}, {"prompt": "a", "completion": "b"}),
+    ],
+)
+def test_a_second_file_of_another_layout_is_refused(train: dict[str, Any], other: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"test\.jsonl can't be laid out"):
+        alike([train], [other])
 
 
 def test_no_usable_row_left_is_d002() -> None:

@@ -121,6 +121,11 @@ def test_csv_with_one_column(tmp_path: Path) -> None:
     assert read(put(tmp_path, "a.csv", "text\nhello; world\nbye\n")).rows == [{"text": "hello; world"}, {"text": "bye"}]
 
 
+def test_tsv_with_one_column_may_hold_commas(tmp_path: Path) -> None:
+    assert read(put(tmp_path, "a.tsv", "text\nhello, world\n")).rows == [{"text": "hello, world"}]
+    assert refusal(put(tmp_path, "a.csv", "text\nhello, world\n")).findings[0].code == "D001"
+
+
 def test_csv_fields_may_be_long(tmp_path: Path) -> None:
     assert len(read(put(tmp_path, "a.csv", "a,b\n" + "x" * 200_000 + ",y\n")).rows[0]["a"]) == 200_000
 

@@ -50,6 +50,17 @@ def test_row_losses_of_a_model_that_always_makes_all_logits(model: Any) -> None:
     assert losses == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_softmax_is_taken_in_float32_whatever_the_model_s_dtype() -> None:
+    model = load_model(SMALL, dtype="bfloat16")
+    with torch.no_grad():
+        logits = model(torch.tensor([ROWS[0].ids])).logits[0]
+    assert logits.dtype == torch.bfloat16
+    log_probs = logits.float().log_softmax(-1)
+    expected = -sum(float(log_probs[position - 1, ROWS[0].ids[position]]) for position in ROWS[0].positions)
+    (loss,) = row_losses(model, ROWS[:1], batch_size=1, label="loss", progress=silent)
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
 def test_logits_are_made_only_where_a_row_is_trained(model: Any) -> None:
     sizes = []
     model.lm_head.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(output.shape[:2])))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.runs import SMALL, make_plan
+from tests.support.runs import SMALL, make_plan, write_split
 from tunesmith.errors import UsageError
 from tunesmith.evaluate.rows import Encoded, Row, encode, held_out, questions
 from tunesmith.models.load import load_tokenizer
@@ -127,13 +127,17 @@ def test_held_out_samples_the_same_rows_every_time_and_keeps_their_numbers(tmp_p
     assert rows == held_out(tmp_path, plan, 5)[1]
     assert len(rows) == 5
     assert all(row.content == {"text": f"row {row.number}"} for row in rows)
-    assert [row.number for row in rows] != [1, 2, 3, 4, 5]
+    numbers = [row.number for row in rows]
+    assert numbers == sorted(numbers) != [1, 2, 3, 4, 5]
     assert len(held_out(tmp_path, plan, None)[1]) == 30
 
 
 def test_held_out_falls_back_on_the_eval_rows(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, [TEXT])
-    assert held_out(tmp_path, plan.model_copy(update={"eval": plan.test, "test": None}), None)[1][0].content == TEXT
+    other = write_split(tmp_path, "eval", [PAIR])
+    both = plan.model_copy(update={"eval": other})
+    assert held_out(tmp_path, both, None)[1][0].content == TEXT
+    assert held_out(tmp_path, both.model_copy(update={"test": None}), None)[1][0].content == PAIR
 
 
 def test_no_held_out_rows_is_a_usage_error(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tunesmith.export.compare import divergence, divergence_from_best, greedy_stops, stop_tokens
+from tunesmith.export.compare import agrees_on_best, divergence, divergence_from_best, greedy_stops, stop_tokens
 from tunesmith.export.probes import Row
 
 LOGITS = arrays("float32", (2, 3, 12), elements=st.floats(-8, 8, width=32))
@@ -63,3 +63,9 @@ def test_stop_tokens_are_those_of_the_generation_settings(stored: Any, expected:
 def test_a_model_without_stop_tokens_stops_nowhere() -> None:
     model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=None))
     assert greedy_stops(model, [Row([1, 2], [1], 1, [1, 2])]) == []
+
+
+@pytest.mark.parametrize(("gap", "agrees"), [(0.0, True), (0.009, True), (0.011, False), (2.0, False)])
+def test_a_near_tie_is_no_disagreement(gap: float, agrees: bool) -> None:
+    reference = torch.tensor([-3.0, -1.0, -1.0 - gap])
+    assert agrees_on_best(reference, {2: -0.9, 1: -1.0}, tie=0.01) is agrees

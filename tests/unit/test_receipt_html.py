@@ -126,6 +126,14 @@ def test_broken_rows_come_first_and_open(receipt: Receipt) -> None:
     assert details == [{"open": None}, {}]
 
 
+def test_changes_of_a_kind_that_did_not_happen_have_no_heading(receipt: Receipt) -> None:
+    assert receipt.evaluation is not None
+    evaluation = receipt.evaluation.model_copy(update={"broken": 0, "changed": receipt.evaluation.changed[:1]})
+    page = Page(render(receipt.model_copy(update={"evaluation": evaluation})))
+    assert [tag for tag, _ in page.tags].count("details") == 1
+    assert "broken rows" not in page.words
+
+
 @pytest.mark.parametrize("missing", ["evaluation", "export", "events"])
 def test_missing_records_leave_no_hole(tmp_path: Path, missing: str) -> None:
     write_records(tmp_path, leave_out=(missing,))

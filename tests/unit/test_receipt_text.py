@@ -17,13 +17,13 @@ from tunesmith.records import Comparison, Event
 @given(st.text())
 def test_visible_text_has_nothing_a_browser_obeys(value: str) -> None:
     shown = text.visible(value)
-    assert not set(shown) & {chr(code) for code in (*range(9), *range(11, 32), 127, 0x202E, 0x200B, 0xFEFF)}
+    assert not set(shown) & {chr(code) for code in (*range(9), *range(11, 32), 127, 0x2028, 0x202E, 0x200B, 0xFEFF)}
     assert all(ord(character) not in range(0xD800, 0xE000) for character in shown)
     assert text.visible(shown) == shown
 
 
 def test_visible_text_spells_out_and_keeps_what_scripts_need() -> None:
-    assert text.visible("a\u202eb\x00\tc\n") == "a⟨U+202E⟩b⟨U+0000⟩\tc\n"
+    assert text.visible("a\u202eb\x00\tc\u2028\n") == "a⟨U+202E⟩b⟨U+0000⟩\tc⟨U+2028⟩\n"
     joined = "\u0645\u06cc\u200c\u062e 👩\u200d💻"
     assert text.visible(joined) == joined
 
@@ -126,6 +126,28 @@ def test_learning_curve_passes_over_what_is_not_a_number_and_needs_two_points() 
     assert chart.learning_curve([event(1, 2.0), event(2, math.nan)]) is None
     assert chart.learning_curve([event(1, 0.0), event(2, 0.0)]) is not None
     assert chart.learning_curve([event(0, 1.0), event(0, 1.0)]) is not None
+
+
+def test_losses_that_span_two_powers_of_ten_are_drawn_by_powers_of_ten() -> None:
+    def drawn(*losses: float) -> tuple[list[float], set[str | None]]:
+        events = [Event(time=0.0, kind="log", step=step, data={"loss": loss}) for step, loss in enumerate(losses)]
+        svg = chart.learning_curve(events)
+        points = parts(svg, "polyline")[0].attrib["points"].split()
+        return [float(point.split(",")[1]) for point in points], {part.text for part in parts(svg, "text")}
+
+    heights, marks = drawn(10.0, 1.0, 0.1)
+    assert {"0.1", "1", "10"} <= marks
+    assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], abs=0.11)
+    heights, marks = drawn(10.0, 5.0, 0.11)
+    assert "0" in marks
+    assert heights[1] - heights[0] == pytest.approx((heights[2] - heights[0]) * 5 / 9.89, abs=0.11)
+    assert "0" in drawn(10.0, 0.0)[1]
+
+
+def test_curves_of_one_or_two_points_show_them() -> None:
+    events = [Event(time=0.0, kind="log", step=step, data={"loss": 1.0}) for step in (1, 2, 3)]
+    assert len(parts(chart.learning_curve(events[:2]), "circle")) == 2
+    assert parts(chart.learning_curve(events), "circle") == []
 
 
 def test_long_curves_are_thinned_but_keep_their_end() -> None:

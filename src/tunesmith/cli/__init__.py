@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from .. import __version__
+from ..errors import TunesmithError, UsageError
 
 # Verb -> (module, help). In the order in which people need them.
 VERBS = {
@@ -30,56 +33,122 @@ VERBS = {
     "schema": ("tunesmith.cli.schema", "print the JSON Schema of the recipe or of a record"),
 }
 PLANNED = ("push", "eject", "doctor", "mcp", "skill")
-_OPTIONS = ("--debug",)
+# Keys of the recipe that verbs with OVERRIDES take beside the dotted ones.
+TOP_KEYS = ("seed", "dtype", "chat_template", "revision")
+_TOP_OPTIONS = ("--help", "--version", "--debug")
 
 
 class Verb(Protocol):
-    """What a verb's module offers."""
+    """What a verb's module offers; one that also has OVERRIDES = True takes keys of the recipe."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
 
     def run(self, arguments: argparse.Namespace) -> int: ...
 
 
+class Parser(argparse.ArgumentParser):
+    """Argparse whose errors are told as all others: what, why and what to do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments.
+
+        Raises:
+            UsageError: always.
+        """
+        import difflib
+        import re
+
+        unknown = re.search(r"^unrecognized arguments: .*?(--[^\s=]+)", message)
+        near = difflib.get_close_matches(unknown[1], re.findall(r"--[a-z-]+", self.format_help()), 1) if unknown else []
+        raise UsageError(
+            f"{self.prog}: {message}.",
+            why=f"Usage: {' '.join(self.format_usage().split()[1:])}",
+            fix=f"Did you mean {near[0]}?" if near else f"`{self.prog} --help` tells about each argument.",
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 findings, 2 usage, 3 the environment lacks something."""
     # Idle OpenMP threads that spin make training ten times slower on cores shared with other work (measured).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Progress and words are tunesmith's own; the libraries' would be mixed into them.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
-    words = [word for word in words if word not in _OPTIONS]
-    verb = next((word for word in words if not word.startswith("-")), None)
-    if verb is None or words[0].startswith("-"):
+    try:
+        code = _dispatch([word for word in words if word != "--debug"])
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        _drop_unread_output()
+        return 0
+    except KeyboardInterrupt:
+        _show_traceback(debug)
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        _show_traceback(debug)
+        return _report(error)
+    return code
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0].startswith("-"):
         return _top(words)
+    verb = words[0]
     if verb not in VERBS:
-        return _unknown(verb)
-    words, overrides = _split_overrides(words[1:])
+        raise _unknown("verb", verb)
     module: Verb = importlib.import_module(VERBS[verb][0])
-    if overrides and not getattr(module, "OVERRIDES", False):
-        return _unknown(next(iter(overrides)), verb)
-    parser = argparse.ArgumentParser(prog=f"tunesmith {verb}", description=VERBS[verb][1].capitalize() + ".")
+    takes_keys = getattr(module, "OVERRIDES", False)
+    rest, overrides = _split_overrides(words[1:], TOP_KEYS if takes_keys else ())
+    if overrides and not takes_keys:
+        raise UsageError(
+            f"unknown option {next(iter(overrides))!r}",
+            why=f"`tunesmith {verb}` takes no keys of a recipe.",
+            fix=f"`tunesmith {verb} --help` lists its options.",
+        )
+    try:
+        arguments = make_parser(verb, module).parse_args(rest)
+    except SystemExit:  # argparse has shown its help
+        return 0
+    arguments.overrides = overrides
+    return module.run(arguments)
+
+
+def make_parser(verb: str, module: Verb) -> Parser:
+    """The parser of a verb."""
+    text = VERBS[verb][1]
+    # Without abbreviations: a new option must not change what an old script means.
+    parser = Parser(prog=f"tunesmith {verb}", description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    arguments = parser.parse_args(words)
-    arguments.overrides = overrides
-    return _guarded(module, arguments, debug)
+    return parser
 
 
-def _split_overrides(words: list[str]) -> tuple[list[str], dict[str, str]]:
+def _split_overrides(words: list[str], top_keys: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Take recipe keys such as `--training.max_steps 30` or `--adapter.kind=none` out of a command's words."""
     rest: list[str] = []
     overrides: dict[str, str] = {}
     stream = iter(words)
     for word in stream:
         name, equals, value = word.partition("=")
-        if name.startswith("--") and "." in name and "/" not in name:
-            overrides[name] = value if equals else next(stream, "")
-        else:
+        key = name.removeprefix("--")
+        if not name.startswith("--") or "/" in key or not ("." in key or key in top_keys):
             rest.append(word)
+            continue
+        overrides[name] = value if equals else next(stream, "--")
+        if overrides[name].startswith("--"):
+            raise UsageError(
+                f"{name} has no value.",
+                why="A key of the recipe is followed by its value.",
+                fix=f"Write `{name} VALUE` or `{name}=VALUE`.",
+            )
     return rest, overrides
 
 
 def _top(words: list[str]) -> int:
+    if words and words[0] not in ("-h", *_TOP_OPTIONS):
+        raise _unknown("option", words[0])
     if "--version" in words:
         print(f"tunesmith {__version__}")
         return 0
@@ -91,62 +160,57 @@ def _top(words: list[str]) -> int:
         print(f"  {verb:<9} {text}")
     print("\n  -h, --help     this text; `tunesmith VERB --help` tells about a verb")
     print("  --version      the version")
+    print("  --debug        show tracebacks")
     print(f"\nNot built yet: {', '.join(PLANNED)} (see docs/roadmap.md).")
-    known = {"-h", "--help"}
-    return 0 if not words or known & set(words) else _unknown(words[0])
+    return 0
 
 
-def _unknown(word: str, verb: str | None = None) -> int:
+def _unknown(kind: str, word: str) -> UsageError:
     import difflib
 
-    if verb is not None:
-        why, fix = f"`tunesmith {verb}` takes no keys of a recipe.", f"`tunesmith {verb} --help` lists its options."
-    elif word in PLANNED:
+    if word in PLANNED:
         why, fix = "It is planned and isn't built yet (docs/roadmap.md).", "`tunesmith --help` lists what there is."
     else:
-        near = difflib.get_close_matches(word, VERBS, n=1)
-        why = "There is no such verb or option."
+        near = difflib.get_close_matches(word, VERBS if kind == "verb" else _TOP_OPTIONS, n=1)
+        why = f"There is no such {kind}."
         fix = f"Did you mean `tunesmith {near[0]}`?" if near else "`tunesmith --help` lists them."
-    print(
-        f"error: unknown {'option' if verb or word.startswith('-') else 'verb'} {word!r}\n  why: {why}\n  fix: {fix}",
-        file=sys.stderr,
-    )
-    return 2
+    return UsageError(f"unknown {kind} {word!r}", why=why, fix=fix)
 
 
-def _guarded(module: Verb, arguments: argparse.Namespace, debug: bool) -> int:
-    from ..errors import TunesmithError
+def _show_traceback(debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+
+
+def _report(error: Exception) -> int:
     from .output import Output
 
-    try:
-        return module.run(arguments)
-    except TunesmithError as error:
-        if debug:
-            raise
-        Output().error(error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        sys.stderr.close()
-        return 0
-    except Exception as error:
-        if debug:
-            raise
+    if not isinstance(error, TunesmithError):
         text = str(error).splitlines()[0] if str(error) else ""
-        Output().error(
-            TunesmithError(
-                f"{type(error).__name__}: {text}",
-                why="This is unexpected: a bug of tunesmith, or of a library under it.",
-                fix="Run the same command with --debug and report what it prints.",
-            )
+        error = TunesmithError(
+            f"{type(error).__name__}: {text}",
+            why="This is unexpected: a bug of tunesmith, or of a library under it.",
+            fix="Run the same command with --debug and report what it prints.",
         )
-        return 1
+    Output().error(error)
+    return error.exit_code
+
+
+def _drop_unread_output() -> None:
+    """Point streams that nobody reads at the null device: Python flushes them at its end, and would fail again."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def entry() -> None:
     """Console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # characters that the terminal's encoding lacks are no reason to end
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main())

@@ -7,7 +7,7 @@ import sys
 
 from .. import pipeline
 from .common import add_run
-from .output import Output
+from .output import Output, harmless
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     output = Output()
     chat = pipeline.open_chat(pipeline.open_run(arguments.run), base=arguments.base)
     if arguments.prompt is not None:
-        output.data.out(chat.answer(arguments.prompt, max_new_tokens=arguments.max_new_tokens))
+        output.data.out(harmless(chat.answer(arguments.prompt, max_new_tokens=arguments.max_new_tokens)))
         return 0
     output.say("Ctrl-D ends the talk; an empty line begins a new one.")
     while True:
@@ -35,4 +35,4 @@ def run(arguments: argparse.Namespace) -> int:
         if not line.strip():
             chat.forget()
             continue
-        output.data.out(chat.answer(line.strip(), max_new_tokens=arguments.max_new_tokens))
+        output.data.out(harmless(chat.answer(line.strip(), max_new_tokens=arguments.max_new_tokens)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import yaml
 from ..errors import UsageError
 from ..recipe import Recipe, build_recipe, load_recipe
 from ..recipe.load import parse
+from ..records import Finding
+
+_PATHS = {"data.train", "data.eval", "data.test", "chat_template"}
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +42,15 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="sft", help="training method (default: sft)")
 
 
+def has_errors(findings: Iterable[Finding]) -> bool:
+    """Whether any finding is of severity error; a verb then ends with exit code 1."""
+    return any(found.severity == "error" for found in findings)
+
+
 def recipe_from_file(path: str, overrides: dict[str, str]) -> Recipe:
     """The recipe in a file, with keys such as --training.max_steps replaced.
+
+    Paths in the file count from its folder, paths on the command line from the folder the command runs in.
 
     Raises:
         UsageError: as load_recipe.
@@ -75,8 +86,14 @@ def _override(values: dict[str, Any], overrides: dict[str, str]) -> dict[str, An
                 raise UsageError(
                     f"{name} can't be set.", why=f"{part} holds a value, not keys.", fix="Change it in the recipe."
                 )
-        try:
-            section[last] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            section[last] = text
+        value = _value(text)
+        is_path = name.removeprefix("--") in _PATHS and isinstance(value, str)
+        section[last] = str(Path.cwd() / value) if is_path else value
     return values
+
+
+def _value(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

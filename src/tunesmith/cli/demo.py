@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,23 +12,22 @@ from ..demo import task
 from ..files import write_atomic
 from ..recipe import load_recipe
 from .common import add_json
-from .output import Output
+from .output import Output, safe
 from .tune import tune
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder for data, recipe and run (default: runs/demo-TIME)"
-    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="run folder to write (default: runs/demo-TIME)")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the demo's rows and recipe, then tune."""
     output = Output(as_json=arguments.json)
-    folder = pipeline.new_folder(arguments.output, "demo")
-    task.write(folder)
-    recipe = write_atomic(folder / "recipe.yaml", (files("tunesmith.demo") / "recipe.yaml").read_bytes())
-    output.say(f"Support messages to JSON tickets, on the built-in model. Data and recipe are in {folder}.")
-    return tune(output, load_recipe(recipe), folder / "run")
+    folder = arguments.output or pipeline.RUNS / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
+    inputs = pipeline.new_folder(folder.with_name(folder.name + "-input"))
+    task.write(inputs)
+    recipe = write_atomic(inputs / "recipe.yaml", (files("tunesmith.demo") / "recipe.yaml").read_bytes())
+    output.say(f"Support messages to JSON tickets, on the built-in model. Data and recipe are in {safe(inputs)}.")
+    return tune(output, load_recipe(recipe), folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .. import pipeline
-from .common import add_json, add_run
+from .common import add_json, add_run, has_errors
 from .output import Output
 from .views import show_evaluation
 
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare tuned with base."""
+    """Compare tuned with base; exit code 1 when the report has errors."""
     output = Output(as_json=arguments.json)
     folder = pipeline.open_run(arguments.run)
     with output.progress() as progress:
@@ -27,5 +27,5 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         show_evaluation(output, report)
     output.findings(report.findings)
-    output.next_step(f"tunesmith export {folder}")
-    return 0
+    output.next_step("export", folder)
+    return int(has_errors(report.findings))

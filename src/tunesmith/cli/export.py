@@ -36,5 +36,5 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         show_export(output, manifest)
     output.findings(manifest.findings)
-    output.next_step(f"tunesmith receipt {folder}")
+    output.next_step("receipt", folder)
     return 0 if manifest.passed else 1

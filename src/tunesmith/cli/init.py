@@ -9,8 +9,8 @@ from .. import pipeline
 from ..errors import UsageError
 from ..files import write_atomic
 from ..recipe.template import recipe_text
-from .common import add_data_options
-from .output import Output
+from .common import add_data_options, has_errors
+from .output import Output, safe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder=arguments.recipe.resolve().parent,
     )
     write_atomic(arguments.recipe, text)
-    output.show(f"wrote {arguments.recipe}")
+    output.show(f"wrote {safe(arguments.recipe)}")
     output.findings(report.findings)
-    output.next_step(f"tunesmith plan {arguments.recipe}")
-    return 1 if any(found.severity == "error" for found in report.findings) and not verdict.mapping else 0
+    output.next_step("plan", arguments.recipe)
+    return int(has_errors(report.findings) and not verdict.mapping)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from .. import pipeline
-from .common import add_json
+from .common import add_json, has_errors
 from .output import Output
 from .views import show_data
 
@@ -40,7 +40,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         show_data(output, report)
     output.findings(report.findings)
-    failed = any(found.severity == "error" for found in report.findings)
-    if not failed:
-        output.next_step(f"tunesmith init {arguments.data} --model {arguments.model or 'MODEL'}")
-    return 1 if failed else 0
+    if not has_errors(report.findings):
+        output.next_step("init", arguments.data, "--model", arguments.model or "MODEL")
+    return int(has_errors(report.findings))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -19,15 +21,38 @@ from ..errors import TunesmithError
 from ..records import Event, Finding
 from ..rules import FindingsError
 
-# Control characters (C0 but tab and newline, C1) and the bidirectional overrides, which can disguise text.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Control characters (C0 but tab and newline, C1), the bidirectional marks and overrides, which can disguise text, and
+# the halves of surrogate pairs that stand for undecodable bytes in file names.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 _PLAIN_WIDTH = 100
 
 
+def harmless(text: object) -> str:
+    """Text from data, models or logs without what a terminal would act on."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))
+
+
 def safe(text: object) -> str:
-    """Text from data, models or logs, made harmless for the terminal: no control characters, no markup."""
-    return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text)))
+    """Harmless text inside rich markup."""
+    return escape(harmless(text))
+
+
+def one_line(text: object) -> str:
+    """Safe text in which line breaks are spaces, so that data can't forge a line of ours."""
+    return safe(" ".join(str(text).splitlines()))
+
+
+class _Console(Console):
+    """A console that leaves a closed pipe to the caller; rich would exit with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def _width(stream: TextIO) -> int | None:
+    """The width for tables: rich's own finding, or where there is neither terminal nor COLUMNS a little more."""
+    return None if stream.isatty() or os.environ.get("COLUMNS") else _PLAIN_WIDTH
 
 
 class Output:
@@ -35,10 +60,13 @@ class Output:
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
-        # Without a terminal there is no width to fit: rich would cut at 80 columns.
-        width = None if sys.stdout.isatty() else _PLAIN_WIDTH
-        self.data = Console(soft_wrap=True, highlight=False, width=width)
-        self.words = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _PLAIN_WIDTH)
+        self.data = _Console(soft_wrap=True, highlight=False, emoji=False, width=_width(sys.stdout))
+        self.words = _Console(stderr=True, highlight=False, emoji=False, width=_width(sys.stderr))
+
+    @property
+    def coloured(self) -> bool:
+        """Whether the answer is shown in colour; where not, what colour would say needs signs."""
+        return self.data.color_system is not None and not self.data.no_color
 
     def record(self, record: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
         """Print a record, a list of records or a JSON object as JSON on stdout."""
@@ -48,11 +76,12 @@ class Output:
             value = record
         else:
             value = [item.model_dump(mode="json") for item in record]
-        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        # ASCII: characters that act on a terminal, or that its encoding lacks, stay escaped.
+        sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
     def say(self, text: str) -> None:
         """A line for people, on stderr; may hold rich markup, so escape foreign text with `safe`."""
-        self.words.print(text, soft_wrap=True)
+        self.words.print(text, soft_wrap=not self.words.is_terminal)
 
     def show(self, text: str = "") -> None:
         """A line of the answer itself, on stdout, unless the answer is JSON."""
@@ -64,7 +93,13 @@ class Output:
         if self.as_json:
             return
         table = Table(
-            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+            title=safe(title),
+            title_justify="left",
+            title_style="bold",
+            show_header=any(columns),
+            box=None,
+            pad_edge=False,
+            padding=(0, 2, 0, 0),
         )
         for number, column in enumerate(columns):
             table.add_column(column, style=None if number else "bold", overflow="fold", header_style="dim")
@@ -78,20 +113,21 @@ class Output:
         order = {"error": 0, "warning": 1, "note": 2}
         for found in sorted(findings, key=lambda item: order[item.severity]):
             colour = _COLOURS[found.severity]
-            self.say(f"[{colour}]{found.severity} {found.code}[/] {safe(found.where)}: {safe(found.what)}")
-            self.say(f"    {safe(found.fix)}")
+            self.say(f"[{colour}]{found.severity} {found.code}[/] {one_line(found.where)}: {one_line(found.what)}")
+            self.say(f"    {one_line(found.fix)}")
 
-    def next_step(self, command: str) -> None:
-        """The command that comes next."""
-        self.say(f"[dim]Next:[/] {safe(command)}")
+    def next_step(self, *words: object) -> None:
+        """The command that comes next, of the words after `tunesmith`, quoted for a shell."""
+        # Not wrapped: it is there to be copied.
+        self.words.print(f"[dim]Next:[/] tunesmith {one_line(shlex.join(map(str, words)))}", soft_wrap=True)
 
     def error(self, error: TunesmithError) -> None:
         """What, why, and what to do."""
         if isinstance(error, FindingsError) and len(error.findings) > 1:
             self.findings(error.findings)
-        self.say(f"[bold red]error:[/] {safe(error.what)}")
-        self.say(f"  [dim]why:[/] {safe(error.why)}")
-        self.say(f"  [dim]fix:[/] {safe(error.fix)}")
+        self.say(f"[bold red]error:[/] {one_line(error.what)}")
+        self.say(f"  [dim]why:[/] {one_line(error.why)}")
+        self.say(f"  [dim]fix:[/] {one_line(error.fix)}")
 
     @contextmanager
     def progress(self) -> Iterator[StageProgress]:
@@ -141,6 +177,12 @@ class StageProgress:
         if event.kind == "start":
             self._steps = int(data["steps"])
             self("train", event.step, self._steps)
+        elif event.kind == "audit":
+            with_stop = data["rows_kept"] - data["rows_without_stop"]
+            self._output.say(
+                f"label audit: {data['trained_percent']:.1f}% of tokens are trained, a stop token in {with_stop:,} of "
+                f"{data['rows_kept']:,} rows, {data['rows_cut']:,} rows cut"
+            )
         elif event.kind == "log":
             speed = data["num_tokens"] / data["seconds"] if data["seconds"] else 0.0
             self("train", event.step, self._steps, f"loss {data['loss']:.4f}  {speed:,.0f} tok/s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .. import pipeline
-from .common import add_json, recipe_from_file
+from .common import add_json, has_errors, recipe_from_file
 from .output import Output
 from .views import show_plan
 
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         show_plan(output, plan)
     output.findings(plan.findings)
-    failed = any(found.severity == "error" for found in plan.findings)
-    if not failed:
-        output.next_step(f"tunesmith train {arguments.recipe}")
-    return 1 if failed else 0
+    if not has_errors(plan.findings):
+        keys = [word for key in arguments.overrides.items() for word in key]
+        output.next_step("train", arguments.recipe, *keys)
+    return int(has_errors(plan.findings))

@@ -7,7 +7,7 @@ import argparse
 from .. import pipeline
 from ..records import Plan
 from .common import add_json, add_output, recipe_from_file
-from .output import Output
+from .output import Output, safe
 
 OVERRIDES = True
 
@@ -26,10 +26,10 @@ def run(arguments: argparse.Namespace) -> int:
     plan = Plan.load(folder)
     if arguments.json:
         output.record({"run": str(folder), "train": plan.train.model_dump(), "steps": plan.steps})
-    output.show(f"run folder  {folder}")
+    output.show(f"run folder  {safe(folder)}")
     for name, split in (("train", plan.train), ("eval", plan.eval), ("test", plan.test)):
         if split is not None:
             output.show(f"{name:<11} {split.rows:,} rows in {split.path}")
     output.findings(plan.findings)
-    output.next_step(f"tunesmith resume {folder}")
+    output.next_step("resume", folder)
     return 0

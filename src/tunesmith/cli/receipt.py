@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .. import pipeline
-from .common import add_json, add_run
+from .common import add_json, add_run, has_errors
 from .output import Output
 from .views import show_receipt
 
@@ -26,4 +26,4 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         show_receipt(output, folder, receipt)
     output.findings(receipt.findings)
-    return 1 if any(found.severity == "error" for found in receipt.findings) else 0
+    return int(has_errors(receipt.findings))

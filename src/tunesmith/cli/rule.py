@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             output.record({code: asdict(rule) for code, rule in RULES.items()})
         output.table("", ("code", "severity", "rule"), [(r.code, r.severity, r.title) for r in RULES.values()])
-        output.next_step("tunesmith rule T001")
+        output.next_step("rule", "T001")
         return 0
     rule = look_up(arguments.code)
     if arguments.json:

@@ -11,7 +11,7 @@ from ..launch import local
 from ..records import RunRecord
 from ..track.events import FILENAME
 from .common import add_json, add_run
-from .output import Output, safe
+from .output import Output, harmless, safe
 from .views import show_run
 
 
@@ -41,8 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
     record = RunRecord.load(folder)
     if arguments.action == "stop":
         local.stop(record)
+        if arguments.json:
+            output.record(record)
         output.say(f"Asked {safe(record.id)} to save and stop after its current step.")
-        output.next_step(f"tunesmith resume {folder}")
+        output.next_step("resume", folder)
         return 0
     if arguments.json:
         output.record(record)
@@ -81,12 +83,5 @@ def _logs(folder: Path, *, worker: bool) -> int:
     path = folder / (local.LOG if worker else FILENAME)
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            sys.stdout.write(safe_line(line) + "\n")
+            sys.stdout.write(harmless(line) + "\n")
     return 0
-
-
-def safe_line(line: str) -> str:
-    """A log line without control characters, for a plain stream."""
-    return "".join(
-        character if character.isprintable() or character == "\t" else "\N{REPLACEMENT CHARACTER}" for character in line
-    )

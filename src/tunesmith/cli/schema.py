@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -34,10 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def schema_of(name: str) -> dict[str, Any]:
+    """The JSON Schema of the recipe (as it is written) or of a record (as it is saved)."""
+    schema = SCHEMAS[name].model_json_schema(mode="validation" if name == "recipe" else "serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Print a JSON Schema."""
-    schema = SCHEMAS[arguments.name].model_json_schema(
-        mode="serialization" if arguments.name != "recipe" else "validation"
-    )
-    Output(as_json=True).record({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
+    Output(as_json=True).record(schema_of(arguments.name))
     return 0

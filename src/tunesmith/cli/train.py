@@ -8,7 +8,7 @@ from pathlib import Path
 from .. import pipeline
 from ..records import Plan
 from .common import add_json, add_output, recipe_from_file
-from .output import Output
+from .output import Output, safe
 from .views import show_run
 
 OVERRIDES = True
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     output = Output(as_json=arguments.json)
     folder = pipeline.prepare_run(recipe_from_file(arguments.recipe, arguments.overrides), arguments.output)
     output.findings(Plan.load(folder).findings)
-    output.say(f"run folder {folder}")
+    output.say(f"run folder {safe(folder)}")
     return train(output, folder)
 
 
@@ -38,5 +38,5 @@ def train(output: Output, folder: Path) -> int:
         output.record(record)
     else:
         show_run(output, folder, record)
-    output.next_step(f"tunesmith evaluate {folder}")
+    output.next_step("evaluate", folder)
     return 0

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from .. import pipeline
 from ..recipe import Recipe
-from ..records import Plan
-from .common import add_data_options, add_json, add_output, recipe_from_options
-from .output import Output
-from .views import show_plan, show_receipt
+from ..records import DataReport, Plan
+from .common import add_data_options, add_json, add_output, has_errors, recipe_from_options
+from .output import Output, safe
+from .views import show_data, show_plan, show_receipt
 
 OVERRIDES = True
 
@@ -34,6 +34,7 @@ def tune(output: Output, recipe: Recipe, folder: Path | None) -> int:
     """The stages one after the other, each shown; exit code 1 when the receipt has findings of severity error."""
     folder = pipeline.prepare_run(recipe, folder)
     plan = Plan.load(folder)
+    show_data(output, DataReport.load(folder))
     show_plan(output, plan, brief=True)
     output.findings(plan.findings)
     with output.progress() as progress:
@@ -44,6 +45,6 @@ def tune(output: Output, recipe: Recipe, folder: Path | None) -> int:
         show_receipt(output, folder, receipt)
     shown = {*plan.findings, *receipt.run.findings}
     output.findings([found for found in receipt.findings if found not in shown])
-    output.say(f"report: {folder / 'report.html'}")
-    output.next_step(f"tunesmith chat {folder}")
-    return 1 if any(found.severity == "error" for found in receipt.findings) else 0
+    output.say(f"report: {safe(folder / 'report.html')}")
+    output.next_step("chat", folder)
+    return int(has_errors(receipt.findings))

@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..records import Comparison, DataReport, EvalReport, LabelAudit, Manifest, Plan, Receipt, RunRecord
+import yaml
+
+from ..records import Check, Comparison, DataReport, EvalReport, LabelAudit, Manifest, Plan, Receipt, RunRecord
 from .output import Output, safe
+
+_KEY_CHOICES = {
+    "model.dtype",
+    "max_length",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "packing",
+    "gradient_checkpointing",
+    "save_steps",
+    "eval_steps",
+}
 
 
 def show_data(output: Output, report: DataReport) -> None:
@@ -14,9 +30,11 @@ def show_data(output: Output, report: DataReport) -> None:
     output.table("Verdict", ("method", "status", "reason"), [(v.method, v.status, v.reason) for v in report.verdicts])
     for verdict in report.verdicts:
         if verdict.status == "NEEDS MAPPING" and verdict.mapping:
-            mapping = ", ".join(f"{role}: {column}" for role, column in verdict.mapping.items())
+            mapping = yaml.safe_dump(
+                {"mapping": verdict.mapping}, default_flow_style=True, allow_unicode=True, width=1000
+            )
             output.show("In the recipe:")
-            output.show(safe(f"data: {{mapping: {{{mapping}}}}}") + "\n")
+            output.show(f"data: {safe(mapping)}")
     output.table(
         "Columns",
         ("name", "type", "nulls", "example"),
@@ -55,16 +73,14 @@ def show_audit(output: Output, audit: LabelAudit) -> None:
             ("BOS tokens", bos),
         ],
     )
+    trained, masked = ("[black on green]{}[/]", "[dim]{}[/]") if output.coloured else ("{{+{}+}}", "{}")
     for row in audit.preview:
-        spans = "".join(
-            f"[black on green]{safe(span.text)}[/]" if span.trained else f"[dim]{safe(span.text)}[/]"
-            for span in row.spans
-        )
-        output.show(f"row {row.row}, [black on green]trained[/] and [dim]masked[/]:\n{spans}\n")
+        spans = "".join((trained if span.trained else masked).format(safe(span.text)) for span in row.spans)
+        output.show(f"row {row.row}, {trained.format('trained')} and {masked.format('masked')}:\n{spans}\n")
 
 
 def show_plan(output: Output, plan: Plan, *, brief: bool = False) -> None:
-    """A plan: sizes and every choice with its reason; `brief` leaves the choices out."""
+    """A plan: sizes, and choices with their reasons; `brief` shows those that matter most."""
     what = f"LoRA r={plan.lora['r']}" if plan.lora else "all weights"
     share = plan.parameters_trained / plan.parameters
     test = plan.test.rows if plan.test else 0
@@ -80,9 +96,8 @@ def show_plan(output: Output, plan: Plan, *, brief: bool = False) -> None:
             ("memory", f"{_size(plan.memory.state)} for weights, gradients and optimizer; activations come on top"),
         ],
     )
-    if not brief:
-        rows = [(c.name, _short(c.value), c.reason if c.source == "plan" else "(recipe)") for c in plan.choices]
-        output.table("Choices", ("name", "value", "reason"), rows)
+    rows = [(c.name, _short(c.value), c.reason) for c in plan.choices if not brief or c.name in _KEY_CHOICES]
+    output.table("Choices", ("name", "value", "reason"), rows)
 
 
 def _short(value: object) -> str:
@@ -137,9 +152,15 @@ def show_export(output: Output, manifest: Manifest) -> None:
     )
     output.table(
         f"Checks ({manifest.verifier or 'no llama.cpp here'})",
-        ("check", "file", "result", "what"),
-        [(c.name, c.target, "passed" if c.passed else "FAILED", c.what) for c in manifest.checks],
+        ("file", "check", "result", "measured"),
+        [(c.target, c.name, "passed" if c.passed else "FAILED", _measured(c)) for c in manifest.checks],
     )
+
+
+def _measured(check: Check) -> str:
+    value = "" if check.value is None else f"{check.value:.3g} "
+    limit = f" {check.threshold:.3g}" if check.threshold else ""
+    return f"{value}{check.what}{limit}"
 
 
 def show_receipt(output: Output, folder: Path, receipt: Receipt) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from ..errors import UsageError
 from ..recipe.schema import Mapping
 from ..records import Finding
 from ..rules import FindingsError, finding
@@ -53,6 +54,7 @@ def prepare(
     generation_marks: bool,
     conversational: bool = False,
     detection: Detection | None = None,
+    like: Prepared | None = None,
 ) -> Prepared:
     """Turn raw rows into a layout of TRL's, so that the loss falls on the answers.
 
@@ -68,9 +70,10 @@ def prepare(
         conversational: Make a user's and an assistant's message of prompts and completions that are texts.
         bad_rows: "error" leaves findings of severity error for rows that can't be trained on, "drop" a warning.
         detection: The result of `detect` on the same rows, when it is there already.
+        like: Training rows whose layout these rows, held out in a file of their own, must have too.
 
     Raises:
-        UsageError: the mapping doesn't fit the columns.
+        UsageError: the mapping doesn't fit the columns, or the rows can't be given the layout of `like`.
         FindingsError: D004, the rows have no layout that sft can train on; D002, none of them is usable.
     """
     where = raw.path.name
@@ -78,11 +81,15 @@ def prepare(
     refusal = unusable(detection, where)
     if refusal:
         raise FindingsError([refusal])
+    conversational = conversational if like is None else is_conversational(like.rows[0])
     rows, places, bad = _convert(raw, reader(detection, conversational=conversational))
     findings = _bad_row_findings(bad, where, len(raw.rows), drop=bad_rows == "drop")
     if not rows:
         raise FindingsError([finding("D002", where, left=" that can be trained on"), *findings])
-    rows, layout, loss_on, cut = _lay_out(rows, generation_marks=generation_marks)
+    if like is not None:
+        rows, layout, loss_on, cut = _laid_out_like(like, rows, where)
+    else:
+        rows, layout, loss_on, cut = _lay_out(rows, generation_marks=generation_marks)
     if cut:
         findings.append(finding("D015", where, count=f"{cut:,}"))
     duplicates = count_duplicates(rows)
@@ -114,6 +121,35 @@ def _lay_out(rows: list[Row], *, generation_marks: bool) -> tuple[list[Row], Tra
     if several and generation_marks:
         return rows, "messages", "assistant", 0
     return [_split_last(row) for row in rows], "prompt-completion", "completion", several
+
+
+def _laid_out_like(like: Prepared, rows: list[Row], where: str) -> tuple[list[Row], TrainedLayout, LossOn, int]:
+    """As `_lay_out`, with the layout of other rows; conversations can have either layout that is made of messages."""
+    if is_conversational(rows[0]) != is_conversational(like.rows[0]) or ("text" in rows[0]) != (like.layout == "text"):
+        raise UsageError(
+            f"The rows of {where} can't be laid out as the training rows are ({like.layout}).",
+            why="Loss and scores can only be compared on rows of one layout.",
+            fix="Bring both files into one layout.",
+        )
+    cut = 0
+    if like.layout == "messages":
+        rows = [_joined(row) for row in rows]
+    elif "messages" in rows[0]:
+        cut = sum(answers(row["messages"]) > 1 for row in rows)
+        rows = [_split_last(row) for row in rows]
+    return rows, like.layout, like.loss_on, cut
+
+
+def is_conversational(row: Row) -> bool:
+    """Whether a prepared row is made of messages, which only a chat template can render."""
+    return "messages" in row or isinstance(row.get("prompt"), list)
+
+
+def _joined(row: Row) -> Row:
+    if "messages" in row:
+        return row
+    rest = {key: value for key, value in row.items() if key not in ("prompt", "completion")}
+    return {"messages": [*row["prompt"], *row["completion"]], **rest}
 
 
 def _split_last(row: Row) -> Row:

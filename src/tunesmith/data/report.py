@@ -24,6 +24,7 @@ class LightEncoder(Protocol):
     """Counts tokens without torch; models.light.LightTokenizer is one."""
 
     has_generation_marks: bool
+    template: str | None
 
     def encode_rows(self, rows: Sequence[dict[str, Any]], layout: str) -> tuple[list[int] | None, list[int]]:
         """Lengths in tokens of the rows' prompts (None where nothing is split off) and of the whole rows."""
@@ -78,8 +79,8 @@ def inspect(
         model=model,
     )
     try:
-        marks = _generation_marks(tokenizer, light)
-        prepared = prepare(raw, mapping, bad_rows, generation_marks=marks, detection=detection)
+        marks, chat = _abilities(tokenizer, light)
+        prepared = prepare(raw, mapping, bad_rows, generation_marks=marks, conversational=chat, detection=detection)
     except FindingsError as refusal:
         return report.model_copy(update={"findings": refusal.findings})
     progress("Counting tokens", 0, len(prepared.rows))
@@ -99,12 +100,18 @@ def inspect(
     )
 
 
-def _generation_marks(tokenizer: PreTrainedTokenizerBase | None, light: LightEncoder | None) -> bool:
+def _abilities(tokenizer: PreTrainedTokenizerBase | None, light: LightEncoder | None) -> tuple[bool, bool]:
+    """Whether the assistant's turns can be marked, and whether there is a chat template.
+
+    The light tokenizer goes first: the plan has no other, and the report must lay the rows out as the plan will.
+    """
+    if light is not None:
+        return light.has_generation_marks, light.template is not None
     if tokenizer is not None:
         from .trl_preparation import can_mark
 
-        return can_mark(tokenizer)
-    return light is not None and light.has_generation_marks
+        return can_mark(tokenizer), bool(tokenizer.chat_template)
+    return True, False
 
 
 _Measured = tuple[TokenLengths | None, LabelAudit | None, list[Finding]]

@@ -14,6 +14,7 @@ import math
 import random
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -29,8 +30,11 @@ from tunesmith.demo.task import message, orders, rows
 from tunesmith.demo.tokenizer import CONTEXT, impure_merges, train_tokenizer
 
 HERE: Final = Path(__file__).parent
-SEED: Final = 0
+CORPUS_SEED: Final = 1
+SEEDS: Final = (0, 1, 2)
+"""Tried in turn until a model passes the gates: whether a field is read in time depends on rounding too."""
 STEPS: Final = 800
+"""Fewer leave fields unread; 1,200 pass the gates too, but the model then learns the task worse by LoRA (measured)."""
 BATCH: Final = 32
 WARMUP_STEPS: Final = 40
 DECAY_SHARE: Final = 0.4
@@ -51,15 +55,15 @@ Example = tuple[list[int], list[int]]
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """Learn it from the corpus, plain English and the names of the roles."""
-    corpus = (document.context + document.text for document in islice(documents(SEED + 1), 3000))
+    corpus = (document.context + document.text for document in islice(documents(CORPUS_SEED), 3000))
     roles = ["system\n", "user\n", "assistant\n"] * 300
     template = (HERE / "chat_template.jinja").read_text(encoding="utf-8")
     return train_tokenizer([*corpus, *paragraphs() * ENGLISH_REPEATS, *roles], template)
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
     """Random weights, apart from the projections that let attention copy."""
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=math.ceil(len(tokenizer) / 64) * 64,
         hidden_size=96,
@@ -115,9 +119,9 @@ def encode(document: Document, tokenizer: PreTrainedTokenizerFast) -> Example:
     ]
 
 
-def batches(examples: list[Example], pad: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(examples: list[Example], pad: int, steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Token ids and loss weights, both [BATCH, length of the longest]."""
-    random_ = random.Random(SEED)
+    random_ = random.Random(seed)
     for _ in range(steps):
         chosen = random_.choices(examples, k=BATCH)
         length = max(len(context) + len(text) for context, text in chosen)
@@ -140,12 +144,12 @@ def weighted_loss(model: Qwen3ForCausalLM, ids: Tensor, weights: Tensor) -> Tens
     return (losses * kept).sum() / kept.sum()
 
 
-def train(model: Qwen3ForCausalLM, examples: list[Example], pad: int, steps: int) -> None:
+def train(model: Qwen3ForCausalLM, examples: list[Example], pad: int, steps: int, seed: int) -> None:
     """Change the model in place."""
     optimizers = make_optimizers(model)
     groups = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
     start = time.monotonic()
-    for step, (ids, weights) in enumerate(batches(examples, pad, steps)):
+    for step, (ids, weights) in enumerate(batches(examples, pad, steps, seed)):
         for group, rate in groups:
             group["lr"] = rate * schedule(step, steps)
         loss = weighted_loss(model, ids, weights)
@@ -160,7 +164,7 @@ def train(model: Qwen3ForCausalLM, examples: list[Example], pad: int, steps: int
 
 def probe(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int = 200) -> dict[str, float]:
     """Share of unseen messages after which the base finishes a statement about each field exactly right."""
-    random_ = random.Random(SEED)
+    random_ = random.Random(SEEDS[0])
     right = dict.fromkeys(STATEMENTS, 0)
     for order in islice(orders("validation", random_), count):
         text = message(order, random_) + "\n"
@@ -216,13 +220,13 @@ def faults(out: Path, probes: dict[str, float], task: float) -> list[str]:
     return found
 
 
-def build(out: Path, steps: int) -> list[str]:
+def build(out: Path, steps: int, seed: int) -> list[str]:
     """Make the model in `out` and give its faults."""
     tokenizer = make_tokenizer()
-    model = make_model(tokenizer)
+    model = make_model(tokenizer, seed)
     say(f"{len(tokenizer)} tokens, {sum(p.numel() for p in model.parameters()):,} parameters")
-    examples = [encode(document, tokenizer) for document in islice(documents(SEED), steps * BATCH)]
-    train(model, examples, int(tokenizer.pad_token_id), steps)
+    examples = [encode(document, tokenizer) for document in islice(documents(seed), steps * BATCH)]
+    train(model, examples, int(tokenizer.pad_token_id), steps, seed)
     model.eval()
     probes, task = probe(model, tokenizer), exact_match(model, tokenizer)
     say(json.dumps({"probes": probes, "task_exact_match": task}))
@@ -243,10 +247,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(2)
-    found = build(options.out, options.steps)
-    for fault in found:
-        say(f"fault: the model {fault}")
-    return 1 if found else 0
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "small"
+        for seed in SEEDS:
+            found = build(made, options.steps, seed)
+            if not found:
+                shutil.rmtree(options.out, ignore_errors=True)
+                shutil.copytree(made, options.out)
+                return 0
+            for fault in found:
+                say(f"fault: the model of seed {seed} {fault}")
+    say(f"{options.out} is left as it was")
+    return 1
 
 
 if __name__ == "__main__":

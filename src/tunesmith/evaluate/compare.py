@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Arm = Literal["base", "tuned"]
 Result = TypeVar("Result")
 
+MOST_OPEN = 32
 KEPT_CHANGES = 20
 KEPT_CHARACTERS = 500
 
@@ -112,26 +113,33 @@ def _result(folder: Path) -> Path:
 def _prepare(rows: list[Row], tokenizer: PreTrainedTokenizerBase, plan: Plan, settings: Evaluation) -> Work:
     asked = questions(rows, tokenizer) if "exact_match" in settings.tasks else []
     lengths = [len(tokenizer(question.expected, add_special_tokens=False)["input_ids"]) for question in asked]
+    average = sum(lengths) / len(lengths) if lengths else 0.0
+    if average > findings.LONG_ANSWER:
+        # Open answers are hardly ever right word for word: a few tell that, and whether the model stops.
+        asked, lengths = asked[:MOST_OPEN], lengths[:MOST_OPEN]
     return Work(
         tokenizer=tokenizer,
         batch_size=settings.batch_size,
         encoded=encode(rows, tokenizer, plan) if "loss" in settings.tasks else [],
         questions=asked,
         max_new_tokens=settings.max_new_tokens or math.ceil(1.25 * max(lengths, default=0)) + 8,
-        answer_tokens=sum(lengths) / len(lengths) if lengths else 0.0,
+        answer_tokens=average,
     )
 
 
 def _both(plan: Plan, result: Path, measure: Callable[[Arm, PreTrainedModel], Result]) -> tuple[Result, Result]:
-    """Measure base and tuned; an adapter needs one load, whole models are in memory one after the other."""
+    """Measure base and tuned; an adapter needs one load, whole models are in memory one after the other.
+
+    Both libraries load models in evaluation mode, without dropout.
+    """
     device = _device()
     if is_adapter(result):
-        model = load_tuned(plan.model, result, **plan.model_kwargs).to(device).eval()
+        model = load_tuned(plan.model, result, **plan.model_kwargs).to(device)
         with model.disable_adapter():
             base = measure("base", model)
         return base, measure("tuned", model)
-    base = measure("base", load_base(plan.model, **plan.model_kwargs).to(device).eval())
-    return base, measure("tuned", load_tuned(plan.model, result, **plan.model_kwargs).to(device).eval())
+    base = measure("base", load_base(plan.model, **plan.model_kwargs).to(device))
+    return base, measure("tuned", load_tuned(plan.model, result, **plan.model_kwargs).to(device))
 
 
 def _device() -> str:
@@ -232,10 +240,10 @@ def _changed(base: Measured, tuned: Measured, work: Work) -> list[ChangedRow]:
     return [
         ChangedRow(
             row=question.row,
-            prompt=_short(question.prompt),
-            expected=_short(question.expected),
-            base=_short(before.text),
-            tuned=_short(after.text),
+            prompt=shortened(question.prompt),
+            expected=shortened(question.expected),
+            base=shortened(before.text),
+            tuned=shortened(after.text),
             change="fixed" if after_right else "broken",
         )
         for question, before, after, before_right, after_right in rows
@@ -247,5 +255,6 @@ def _first(changed: list[ChangedRow], kind: str) -> list[ChangedRow]:
     return [row for row in changed if row.change == kind][:KEPT_CHANGES]
 
 
-def _short(text: str) -> str:
+def shortened(text: str) -> str:
+    """Text of a changed row, cut so that a report of many stays readable."""
     return text if len(text) <= KEPT_CHARACTERS else text[: KEPT_CHARACTERS - 1] + "…"

@@ -62,8 +62,8 @@ def newcombe(table: Paired) -> Interval:
     above = _square_and_add(tuned_high - table.tuned, table.base - base_low, phi)
     difference = table.tuned - table.base
     return Interval(
-        low=max(-1.0, difference - below),
-        high=min(1.0, difference + above),
+        low=difference - below,
+        high=difference + above,
         level=LEVEL,
         method="Newcombe 1998, method 10",
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LIMITS: Final[dict[str, Any]] = json.loads(Path(__file__).with_name("limits.json").read_text(encoding="utf-8"))
-"""Largest KL divergence and least agreement of best tokens, by what is compared."""
+"""By what is compared: largest KL divergence, least agreement of best tokens, and what of it counts as a tie (nats)."""
 
 LONGEST_ANSWER: Final = 256
 LONGEST_PROMPT: Final = 1024
@@ -57,6 +57,19 @@ def divergence_from_best(reference: Tensor, best: dict[int, float]) -> float:
     q = torch.tensor(list(best.values()), dtype=torch.float64)
     p_rest, q_rest = ((1 - x.exp().sum()).clamp(min=_NOISE) for x in (p, q))
     return float((p.exp() * (p - q)).sum() + p_rest * (p_rest / q_rest).log())
+
+
+def agrees_on_best(reference: Tensor, best: dict[int, float], tie: float) -> bool:
+    """Whether the other's most likely token is the reference's too, or within `tie` nats of it.
+
+    Two tokens that are equally likely change places by rounding alone; that says nothing of the file.
+
+    Args:
+        reference: Log-probabilities over the vocabulary.
+        best: Token id -> log-probability, best first.
+        tie: Largest difference of log-probabilities that counts as equal.
+    """
+    return bool(reference.max() - reference[next(iter(best))] <= tie)
 
 
 def stop_tokens(model: Any) -> list[int]:

@@ -116,7 +116,7 @@ def _environment() -> dict[str, str]:
     environment = dict(os.environ)
     environment.setdefault("TOKENIZERS_PARALLELISM", "true")
     environment.setdefault("OMP_WAIT_POLICY", "passive")
-    environment.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    environment["TRANSFORMERS_VERBOSITY"] = "warning"  # the log keeps what the terminal is spared
     if "CUDA_VISIBLE_DEVICES" not in environment:
         # One process drives one device; several processes come with accelerate (roadmap).
         environment["CUDA_VISIBLE_DEVICES"] = "0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..records import LinearShape, ModelFacts
-from .source import Source
+from .source import Source, hub_errors, read_json
 
 _NOT_LINEAR = ("embed", "wte", "wpe", "lm_head", "norm", "ln_")
 _MAX_HEADER = 100 << 20  # safetensors' own limit for a header, in bytes
@@ -25,9 +26,11 @@ def model_facts(source: Source) -> ModelFacts:
     Raises:
         UsageError: config.json or the weight files can't be read, or the weights aren't safetensors.
     """
-    config = _read_json(source.folder / "config.json")
-    text = config.get("text_config", config)
+    config = read_json(source.folder / "config.json")
+    text = {**config, **(config.get("text_config") or {})}
     tensors = dict(_tensors(source))
+    if not tensors:
+        raise UsageError(f"{source.name} holds no weights.", why="Its files are empty.", fix="Save the model again.")
     tokenizer = source.folder / "tokenizer_config.json"
     dtypes = Counter[str]()
     for dtype, shape in tensors.values():
@@ -41,29 +44,34 @@ def model_facts(source: Source) -> ModelFacts:
         model_type=str(config.get("model_type", "unknown")),
         parameters=sum(math.prod(shape) for _, shape in tensors.values()),
         linears=_linears(tensors),
-        layers=int(text.get("num_hidden_layers", 0)),
-        hidden=int(text.get("hidden_size", 0)),
-        intermediate=int(text.get("intermediate_size") or 0),
-        vocabulary=int(text.get("vocab_size", 0)),
-        context=int(text.get("max_position_embeddings", 0)),
+        layers=_number(text, "num_hidden_layers", "n_layer"),
+        hidden=_number(text, "hidden_size", "n_embd"),
+        intermediate=_number(text, "intermediate_size", "n_inner"),
+        vocabulary=_number(text, "vocab_size"),
+        context=_number(text, "max_position_embeddings", "n_positions"),
         dtype=_DTYPES.get(dtypes.most_common(1)[0][0], "other"),
         tied=not any(name.startswith("lm_head.") for name in tensors),
         has_template=(source.folder / "chat_template.jinja").exists()
-        or (tokenizer.exists() and bool(_read_json(tokenizer).get("chat_template"))),
+        or (tokenizer.exists() and bool(read_json(tokenizer).get("chat_template"))),
         stop_ids=_stop_ids(source.folder, config),
         bytes=sum(math.prod(shape) * _size(dtype) for dtype, shape in tensors.values()),
     )
 
 
+def _number(config: dict[str, Any], *names: str) -> int:
+    """The first of `names` that the config has as a number, else 0; GPT-2 and its kin have names of their own."""
+    return next((int(config[name]) for name in names if isinstance(config.get(name), int | float)), 0)
+
+
 def _stop_ids(folder: Path, config: dict[str, Any]) -> list[int]:
     generation = folder / "generation_config.json"
-    stops = (_read_json(generation) if generation.exists() else config).get("eos_token_id")
+    stops = (read_json(generation) if generation.exists() else config).get("eos_token_id")
     return [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
 
 
 def _size(dtype: str) -> int:
-    bits = "".join(character for character in dtype if character.isdigit())[:2]
-    return max(1, int(bits or 8) // 8)
+    bits = re.search(r"\d+", dtype)  # F32, BF16, F8_E4M3; BOOL takes a byte
+    return max(1, int(bits[0] if bits else 8) // 8)
 
 
 def _linears(tensors: dict[str, tuple[str, list[int]]]) -> list[LinearShape]:
@@ -78,56 +86,58 @@ def _linears(tensors: dict[str, tuple[str, list[int]]]) -> list[LinearShape]:
     ]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path} can't be read.", why=str(error), fix="Download or save the model again.") from None
-    if not isinstance(value, dict):
-        raise UsageError(f"{path} isn't a JSON object.", why="The file is damaged.", fix="Save the model again.")
-    return value
-
-
 def _tensors(source: Source) -> Iterator[tuple[str, tuple[str, list[int]]]]:
     """Name -> (safetensors dtype, shape) of every tensor, from the headers alone."""
     if source.revision is not None:
         yield from _hub_tensors(source)
         return
-    files = sorted(source.folder.glob("*.safetensors"))
-    if not files:
-        raise UsageError(
-            f"{source.name} has no *.safetensors files.",
-            why="Only safetensors weights are loaded: other formats can run code.",
-            fix="Convert the model with save_pretrained in a trusted environment, or take a repository that has them.",
-        )
-    for file in files:
-        for name, entry in _header(file).items():
-            if name != "__metadata__":
-                yield name, (entry["dtype"], entry["shape"])
+    for file in _weight_files(source):
+        yield from _header(file).items()
 
 
-def _header(file: Path) -> dict[str, Any]:
+def _weight_files(source: Source) -> list[Path]:
+    """The files that from_pretrained reads: the one file, else those of the index; others may lie beside them."""
+    whole, index = source.folder / "model.safetensors", source.folder / "model.safetensors.index.json"
+    if whole.exists():
+        return [whole]
+    if index.exists():
+        names = read_json(index).get("weight_map")
+        if not isinstance(names, dict):
+            raise UsageError(f"{index} has no weight_map.", why="The file is damaged.", fix="Save the model again.")
+        return sorted({source.folder / str(name) for name in names.values()})
+    raise UsageError(
+        f"{source.name} has no model.safetensors.",
+        why="Only safetensors weights are loaded: other formats can run code.",
+        fix="Convert the model with save_pretrained in a trusted environment, or take a repository that has them.",
+    )
+
+
+def _header(file: Path) -> dict[str, tuple[str, list[int]]]:
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > _MAX_HEADER:
                 raise ValueError("its header is too long")
-            header: dict[str, Any] = json.loads(stream.read(length))
-        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-        if file.stat().st_size < 8 + length + end:
+            header = dict(json.loads(stream.read(length)))
+        header.pop("__metadata__", None)
+        tensors = {
+            name: (str(entry["dtype"]), [int(size) for size in entry["shape"]]) for name, entry in header.items()
+        }
+        if file.stat().st_size < 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0):
             raise ValueError("it is shorter than its header says")
-    except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
+    except (OSError, struct.error, ValueError, LookupError, TypeError) as error:
         raise UsageError(
             f"{file} isn't a complete safetensors file.", why=str(error), fix="Copy or download the model again."
         ) from None
-    return header
+    return tensors
 
 
 def _hub_tensors(source: Source) -> Iterator[tuple[str, tuple[str, list[int]]]]:
     from huggingface_hub import errors, get_safetensors_metadata
 
     try:
-        metadata = get_safetensors_metadata(source.location, revision=source.revision)
+        with hub_errors(source.name):
+            metadata = get_safetensors_metadata(source.location, revision=source.revision)
     except errors.NotASafetensorsRepoError:
         raise UsageError(
             f"{source.name} has no safetensors weights on the Hub.",

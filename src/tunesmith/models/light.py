@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from ..errors import UsageError
 from .load import load_tokenizer, read_template
+from .source import read_json
 
 _BATCH = 1024
 
@@ -19,6 +21,7 @@ class LightTokenizer:
     Attributes:
         template: The chat template's text, or None.
         eos: The EOS token, or None.
+        pad: The token that fills up short rows, or None.
         has_generation_marks: Whether the template marks what the assistant wrote.
     """
 
@@ -32,15 +35,16 @@ class LightTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         config = folder / "tokenizer_config.json"
-        settings = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
+        settings = read_json(config) if config.exists() else {}
         self._special = {
             name: _content(settings[name])
             for name in ("bos_token", "eos_token", "pad_token", "unk_token")
             if settings.get(name)
         }
         self.eos = self._special.get("eos_token")
+        self.pad = self._special.get("pad_token")
         self.template = read_template(chat_template) if chat_template else _own_template(folder, settings)
-        self.has_generation_marks = self.template is not None and "endgeneration" in self.template
+        self.has_generation_marks = self.template is not None and _can_mark(self.template)
 
     def render(self, messages: list[dict[str, Any]], *, prompt: bool = False, tools: Any = None) -> str:
         """The text of a conversation; with `prompt`, ended by the header of the assistant's turn.
@@ -88,6 +92,20 @@ class LightTokenizer:
             encoded = self._tokenizer.encode_batch_fast(texts[start : start + _BATCH], add_special_tokens=special)
             counts += [len(row.ids) for row in encoded]
         return counts
+
+
+def _can_mark(template: str) -> bool:
+    """Whether the assistant's tokens can be told from the rest: by the template's own marks, or by TRL's marked copy of it.
+
+    TRL's table can't be imported without torch, but its files are named alike: X.jinja and X_training.jinja.
+    """
+    if "endgeneration" in template:
+        return True
+    trl = importlib.util.find_spec("trl")
+    folders = [Path(place) / "chat_templates" for place in (trl.submodule_search_locations or [] if trl else [])]
+    marked = [file for folder in folders for file in folder.glob("*_training.jinja")]
+    originals = [file.with_name(file.name.replace("_training", "")) for file in marked]
+    return any(file.exists() and file.read_text(encoding="utf-8") == template for file in originals)
 
 
 def _backend(folder: Path) -> Any:

@@ -32,6 +32,13 @@ def load_tokenizer(
             why=str(error).splitlines()[0],
             fix="Check the model's name or folder; it needs tokenizer.json and tokenizer_config.json.",
         ) from error
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
+        # Without a file, Transformers 5 makes an empty tokenizer that turns every text into nothing.
+        raise UsageError(
+            f"{location} has no tokenizer.",
+            why="Its vocabulary is empty: tokenizer.json, tokenizer.model or vocab.json isn't there.",
+            fix="Save the tokenizer into the model's folder (`tokenizer.save_pretrained`), or download the model again.",
+        )
     if chat_template is not None:
         tokenizer.chat_template = read_template(chat_template)
     return tokenizer

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import EnvironmentLacksError, UsageError
 
@@ -83,31 +87,14 @@ def _hub(name: str, revision: str | None) -> Source:
     from huggingface_hub import errors, snapshot_download
 
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_SMALL_FILES))
-    except errors.GatedRepoError:
-        raise UsageError(
-            f"{name} is gated.",
-            why="Its owner wants you to accept terms first, and your token has no access yet.",
-            fix=f"Accept the terms on the Hub's page of {name}, then log in with `hf auth login`.",
-        ) from None
+        with hub_errors(name):
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=_SMALL_FILES))
     except errors.RevisionNotFoundError:
         raise UsageError(
             f"{name} has no revision {revision}.",
             why="The Hub knows the model but not this branch, tag or commit.",
             fix="Leave `revision:` out, or give one that stands on the model's page.",
         ) from None
-    except (errors.RepositoryNotFoundError, errors.HFValidationError):
-        raise UsageError(
-            f"There is no model {name}.",
-            why="It is no folder here, and the Hub has no such model (or it is private and you aren't logged in).",
-            fix="Check the spelling; for a private model log in with `hf auth login`.",
-        ) from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
-        raise EnvironmentLacksError(
-            f"{name} can't be fetched.",
-            why=f"It is no folder here, and the Hub can't be reached: {str(error).splitlines()[0]}",
-            fix="Check the network, or give a local folder; `builtin:small` needs neither.",
-        ) from error
     if not (folder / "config.json").exists():
         raise UsageError(
             f"{name} has no config.json.",
@@ -115,3 +102,52 @@ def _hub(name: str, revision: str | None) -> Source:
             fix="Give the original model; its card usually names it as base_model.",
         )
     return Source(name, name, folder, revision=folder.name)
+
+
+@contextlib.contextmanager
+def hub_errors(name: str) -> Iterator[None]:
+    """Turn what the Hub's client raises about model `name` into an actionable error.
+
+    Raises:
+        UsageError: there is no such model, or it may not be read with this token.
+        EnvironmentLacksError: the Hub can't be reached.
+    """
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise UsageError(
+            f"{name} is gated.",
+            why="Its owner wants you to accept terms first, and your token has no access yet.",
+            fix=f"Accept the terms on the Hub's page of {name}, then log in with `hf auth login`.",
+        ) from None
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
+        raise UsageError(
+            f"There is no model {name}.",
+            why="It is no folder here, and the Hub has no such model (or it is private and you aren't logged in).",
+            fix="Check the spelling; for a private model log in with `hf auth login`.",
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise
+    except (errors.HTTPError, OSError) as error:  # the client's own errors, and those of its HTTP library
+        raise EnvironmentLacksError(
+            f"{name} can't be fetched.",
+            why=f"It is no folder here, and the Hub can't be reached: {str(error).splitlines()[0]}",
+            fix="Check the network, or give a local folder; `builtin:small` needs neither.",
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One of a model's small JSON files.
+
+    Raises:
+        UsageError: it can't be read, or isn't a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} can't be read.", why=str(error), fix="Download or save the model again.") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} isn't a JSON object.", why="The file is damaged.", fix="Save the model again.")
+    return value

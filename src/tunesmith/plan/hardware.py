@@ -21,7 +21,8 @@ def local_hardware() -> Hardware:
 
 
 def _cuda() -> Hardware | None:
-    if shutil.which("nvidia-smi") is None or _torch_is_cpu_only() or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if hidden or shutil.which("nvidia-smi") is None or _torch_is_cpu_only():
         return None
     try:
         answer = subprocess.run(_QUERY, capture_output=True, text=True, timeout=20, check=True).stdout
@@ -35,9 +36,9 @@ def _cuda() -> Hardware | None:
         device="cuda",
         name=name,
         count=len(gpus),
-        memory=int(mebibytes) * _MIB,
+        memory=int(mebibytes) * _MIB if mebibytes.isdigit() else _main_memory(),
         cores=_cores(),
-        bf16=float(capability) >= _BF16_SINCE,
+        bf16=capability.replace(".", "").isdigit() and float(capability) >= _BF16_SINCE,
     )
 
 
@@ -49,16 +50,20 @@ def _torch_is_cpu_only() -> bool:
 
 
 def _cpu_or_mps() -> Hardware:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
     return Hardware(
         device="mps" if apple else "cpu",
         name="Apple GPU" if apple else platform.processor() or platform.machine(),
         count=1,
-        memory=memory,
+        memory=_main_memory(),
         cores=_cores(),
         bf16=False,
     )
+
+
+def _main_memory() -> int:
+    # GPUs that share it with the processor, as GB10 does, have no memory of their own to report.
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _cores() -> int:

@@ -34,7 +34,8 @@ def resolve(recipe: Recipe, rows: Rows, model: ModelFacts, hardware: Hardware, *
     max_length = _lengths(choices, rows.lengths, model)
     _batch(choices, hardware, model, rows, free=hardware.memory - memory.state, max_length=max_length)
     _optimizer(choices, recipe, model)
-    steps, epochs = _steps(choices, rows)
+    drop_last = bool(recipe.training.get("dataloader_drop_last"))
+    steps, epochs = _steps(choices, len(rows.train), drop_last=drop_last)
     _intervals(choices, steps, bool(rows.eval))
     trackers = _trackers(choices, run)
     _fixed(choices, recipe, rows, hardware, dtype)
@@ -118,7 +119,7 @@ def _batch(choices: Choices, hardware: Hardware, model: ModelFacts, rows: Rows, 
     )
     _packing(choices, hardware)
     spread = rows.lengths.total.p95 > 2 * rows.lengths.total.median
-    if micro > 1 and spread and not choices.given("packing"):
+    if micro > 1 and spread:
         choices.choose(
             "train_sampling_strategy", "group_by_length", "lengths differ much; neighbours pad each other less"
         )
@@ -126,13 +127,12 @@ def _batch(choices: Choices, hardware: Hardware, model: ModelFacts, rows: Rows, 
 
 def _packing(choices: Choices, hardware: Hardware) -> None:
     if hardware.device != "cuda":
-        choices.choose(
-            "packing", False, "packing needs a variable-length attention kernel; on this device it is slower"
-        )
+        reason = "packing needs a variable-length attention kernel; on this device it is slower"
     elif importlib.util.find_spec("flash_attn") is None:
-        choices.choose("packing", False, "no flash-attn here; with SDPA the packed mask is quadratic")
+        reason = "no flash-attn here; with SDPA the packed mask is quadratic"
     else:
-        choices.choose("packing", False, "padding-free packing isn't built yet (roadmap)")
+        reason = "padding-free packing isn't built yet (roadmap)"
+    choices.choose("packing", False, reason)
 
 
 def _optimizer(choices: Choices, recipe: Recipe, model: ModelFacts) -> None:
@@ -146,11 +146,12 @@ def _optimizer(choices: Choices, recipe: Recipe, model: ModelFacts) -> None:
     choices.choose("max_grad_norm", 1.0, "clips the rare outlier")
 
 
-def _steps(choices: Choices, rows: Rows) -> tuple[int, float]:
+def _steps(choices: Choices, count: int, *, drop_last: bool) -> tuple[int, float]:
+    """Optimizer steps and epochs over `count` rows, counted as transformers.Trainer does."""
     micro = choices.training()["per_device_train_batch_size"]
     accumulation = choices.training()["gradient_accumulation_steps"]
-    count = len(rows.train)
-    per_epoch = max(1, math.ceil(math.ceil(count / micro) / accumulation))
+    batches = count // micro if drop_last else math.ceil(count / micro)
+    per_epoch = max(1, math.ceil(batches / accumulation))
     if choices.given("max_steps") and choices.choose("max_steps", -1, "") > 0:
         steps = choices.training()["max_steps"]
         epochs = steps / per_epoch

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ..data.prepare import Prepared, prepare
-from ..data.rows import name_places
 from ..data.sources import read
 from ..data.split import split, split_findings
-from ..data.tokens import lengths_from
-from ..errors import UsageError
+from ..data.tokens import lengths_from, refusal_finding, refused_rows
 from ..models.light import LightTokenizer
 from ..recipe.schema import Recipe
 from ..records import Finding, Split, TokenLengths
@@ -82,9 +80,12 @@ def gather_rows(recipe: Recipe, tokenizer: LightTokenizer) -> Rows:
         train, held_out = train_file.rows, _other(recipe.data.eval, recipe, tokenizer, train_file, findings)
     else:
         train, held_out = split(train_file.rows, recipe.data.eval, recipe.seed)
+        _measure(tokenizer, held_out, train_file, recipe.data.train)
     test = _other(recipe.data.test, recipe, tokenizer, train_file, findings) if recipe.data.test else []
     findings += split_findings(train, test or held_out, "test" if test else "eval")
-    prompts, totals = _measure(tokenizer, list(train), train_file)
+    if tokenizer.eos is not None and tokenizer.pad == tokenizer.eos:
+        findings.append(finding("T006", "tokenizer", token=tokenizer.eos))
+    prompts, totals = _measure(tokenizer, train, train_file, recipe.data.train)
     return Rows(
         layout=train_file.layout,
         loss_on=train_file.loss_on,
@@ -97,54 +98,67 @@ def gather_rows(recipe: Recipe, tokenizer: LightTokenizer) -> Rows:
     )
 
 
-def _prepare(path: str, recipe: Recipe, tokenizer: LightTokenizer) -> Prepared:
+def _prepare(path: str, recipe: Recipe, tokenizer: LightTokenizer, like: Prepared | None = None) -> Prepared:
     prepared = prepare(
         read(Path(path)),
         recipe.data.mapping,
         recipe.data.bad_rows,
         generation_marks=tokenizer.has_generation_marks,
         conversational=tokenizer.template is not None,
+        like=like,
     )
     refuse_errors(prepared.findings)
-    return prepared
+    return _without_refused(prepared, tokenizer, Path(path).name) if recipe.data.bad_rows == "drop" else prepared
 
 
 def _other(path: str, recipe: Recipe, tokenizer: LightTokenizer, train: Prepared, findings: list[Finding]) -> list[Row]:
-    prepared = _prepare(path, recipe, tokenizer)
-    if prepared.layout != train.layout or is_conversational(prepared.rows[0]) != is_conversational(train.rows[0]):
-        raise UsageError(
-            f"{path} has the layout {prepared.layout}, the training rows have {train.layout}.",
-            why="Loss and scores can only be compared on rows of one layout.",
-            fix="Bring both files into one layout.",
-        )
+    prepared = _prepare(path, recipe, tokenizer, like=train)
     findings += [found for found in prepared.findings if found not in findings]
+    _measure(tokenizer, prepared.rows, prepared, path)
     return prepared.rows
 
 
-def _measure(tokenizer: LightTokenizer, rows: list[Row], prepared: Prepared) -> tuple[list[int] | None, list[int]]:
-    import jinja2
-
-    if is_conversational(rows[0]) and tokenizer.template is None:
+def _measure(
+    tokenizer: LightTokenizer, rows: Sequence[Row], prepared: Prepared, path: str
+) -> tuple[list[int] | None, list[int]]:
+    """Token counts of `rows`, which are among the `prepared` ones of the file `path`."""
+    if _lacks_template(tokenizer, rows):
         # The plan says T005; lengths without turn markers are near enough until then.
         texts = [{"text": json.dumps(row, ensure_ascii=False)} for row in rows]
         return tokenizer.encode_rows(texts, "text")
     try:
         return tokenizer.encode_rows(rows, prepared.layout)
-    except jinja2.TemplateError as error:
-        refused = [
-            place
-            for place, row in zip(prepared.places, prepared.rows, strict=True)
-            if _refuses(tokenizer, row, prepared.layout)
-        ]
-        found = finding("T008", "training rows", count=len(refused), rows=name_places(refused), error=str(error))
-        raise FindingsError([found]) from None
+    except Exception:  # Jinja hands on whatever the template's expressions raise
+        refused = _refused(tokenizer, prepared)
+        if not refused:
+            raise
+        found = refusal_finding(refused, prepared.places)
+        raise FindingsError([found.model_copy(update={"where": Path(path).name})]) from None
 
 
-def _refuses(tokenizer: LightTokenizer, row: Row, layout: str) -> bool:
-    import jinja2
+def _lacks_template(tokenizer: LightTokenizer, rows: Sequence[Row]) -> bool:
+    return tokenizer.template is None and bool(rows) and is_conversational(rows[0])
 
-    try:
-        tokenizer.encode_rows([row], layout)
-    except jinja2.TemplateError:
-        return True
-    return False
+
+def _refused(tokenizer: LightTokenizer, prepared: Prepared) -> dict[int, str]:
+    return refused_rows(prepared.rows, lambda row: tokenizer.encode_rows([row], prepared.layout))
+
+
+def _without_refused(prepared: Prepared, tokenizer: LightTokenizer, where: str) -> Prepared:
+    """`prepared` without the rows that the template refuses, and D014 for them."""
+    refused = {} if _lacks_template(tokenizer, prepared.rows) else _refused(tokenizer, prepared)
+    if not refused:
+        return prepared
+    reason = refusal_finding(refused, prepared.places)
+    if len(refused) == len(prepared.rows):
+        raise FindingsError([reason.model_copy(update={"where": where})])
+    kept = [index for index in range(len(prepared.rows)) if index not in refused]
+    count, total = f"{len(refused):,}", f"{len(prepared.rows):,}"
+    dropped = finding("D014", where, count=count, total=total, reasons=f"{reason.code}: {reason.what}")
+    return replace(
+        prepared,
+        rows=[prepared.rows[index] for index in kept],
+        places=[prepared.places[index] for index in kept],
+        dropped=prepared.dropped + len(refused),
+        findings=[*prepared.findings, dropped],
+    )

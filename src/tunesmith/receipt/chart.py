@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
@@ -42,24 +42,34 @@ def learning_curve(events: Sequence[Event]) -> Markup | None:
     if len(points) < 2:
         return None
     last = max(step for step, _ in points) or 1
-    across = [tick for tick in ticks(0, last) if tick <= last]
-    highest = max(value for _, value in points)
-    lowest = min(0.0, *(value for _, value in points))
-    up = ticks(lowest, highest if highest > lowest else lowest + 1.0)
-    lowest, top = up[0], up[-1]
+    up, height = _scale([value for _, value in points])
 
     def x(step: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * step / last
 
     def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - lowest) / (top - lowest)
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * height(value)
 
-    parts = [_axes([(x(tick), tick) for tick in across], [(y(tick), tick) for tick in up])]
+    across = [(x(tick), tick) for tick in ticks(0, last) if tick <= last]
+    parts = [_axes(across, [(y(tick), tick) for tick in up])]
     for kind, line in (("train", train), ("eval", held_out)):
         placed = [(x(step), y(value)) for step, value in _thinned(line)]
         parts.append(_line(kind, placed, marked=kind == "eval" or len(placed) < 3))
     label = f"Loss by step: {_told('training', train)}; {_told('evaluation', held_out)}."
     return _svg(WIDTH, HEIGHT, label, Markup("").join(parts), "curve")
+
+
+def _scale(values: Sequence[float]) -> tuple[list[float], Callable[[float], float]]:
+    """Ticks, and the height in [0, 1] of a value: linear, or by powers of ten if values span two of them."""
+    low, high = min(values), max(values)
+    if low > 0 and high >= 100 * low:
+        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        return [
+            10.0**power for power in range(first, last + 1)
+        ], lambda value: (math.log10(value) - first) / (last - first)
+    low = min(low, 0.0)
+    marks = ticks(low, high if high > low else low + 1.0)
+    return marks, lambda value: (value - marks[0]) / (marks[-1] - marks[0])
 
 
 def _thinned(line: Sequence[Point]) -> list[Point]:

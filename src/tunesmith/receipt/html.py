@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -27,6 +28,7 @@ def render(receipt: Receipt) -> str:
         .render(
             receipt=receipt,
             lines=[verdict(receipt) for verdict in verdicts],
+            source=PurePath(receipt.data.source).name,
             primary=headline.primary(receipt),
             audit=headline.audit(receipt),
             curve=chart.learning_curve(receipt.curve),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -38,6 +39,19 @@ _ELSEWHERE = {
 }
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as of 1.2: in PyYAML's 1.1 the key of `launch: {on: local}` is a boolean, and a date isn't text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("bool", "timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
 def load_recipe(path: Path) -> Recipe:
     """The recipe in a YAML file.
 
@@ -69,9 +83,11 @@ def parse(text: str, where: str) -> tuple[dict[str, Any], dict[str, int]]:
         UsageError: not YAML, or not a mapping at the top.
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        node = yaml.compose(text, Loader=_Loader)
+        values = yaml.load(text, Loader=_Loader)
+        found = _key_lines(node, ())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # A date that doesn't exist is a ValueError; an alias inside its own anchor never ends.
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         raise UsageError(
@@ -85,16 +101,25 @@ def parse(text: str, where: str) -> tuple[dict[str, Any], dict[str, int]]:
             why="A recipe is a mapping of keys such as model, method and data.",
             fix="Write one with `tunesmith init DATA --model MODEL`.",
         )
-    return values, dict(_key_lines(node, ""))
+    lines: dict[tuple[str, ...], int] = {}
+    for path, number in found:
+        if path in lines:
+            raise UsageError(
+                f"{where} line {number}: {'.'.join(path)} stands there twice.",
+                why=f"YAML would silently forget what line {lines[path]} says.",
+                fix="Remove one of the two, or put their keys together.",
+            )
+        lines[path] = number
+    return values, {".".join(path): number for path, number in lines.items()}
 
 
-def _key_lines(node: yaml.Node, prefix: str) -> list[tuple[str, int]]:
+def _key_lines(node: yaml.Node | None, prefix: tuple[str, ...]) -> list[tuple[tuple[str, ...], int]]:
     found = []
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            name = f"{prefix}{key.value}"
-            found.append((name, key.start_mark.line + 1))
-            found += _key_lines(value, name + ".")
+            path = (*prefix, str(key.value))
+            found.append((path, key.start_mark.line + 1))
+            found += _key_lines(value, path)
     return found
 
 
@@ -118,11 +143,11 @@ def build_recipe(
 
 def _explain(error: ValidationError, where: str, lines: dict[str, int]) -> UsageError:
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if _is_key(part)]
+    path = _keys(first["loc"])
     key = ".".join(path)
     line = next((lines[name] for name in _prefixes(key) if name in lines), None)
     place = f"{where} line {line}" if line else where
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "invalid_key") and len(path) == len(first["loc"]):
         return _unknown_key(path, place)
     if first["type"] == "missing":
         return UsageError(
@@ -138,9 +163,17 @@ def _explain(error: ValidationError, where: str, lines: dict[str, int]) -> Usage
     )
 
 
-def _is_key(part: object) -> bool:
-    # pydantic names the member of a union in the location ("float"); that is no key of the recipe.
-    return isinstance(part, str) and part.isidentifier() and part not in {"float", "str", "int", "bool", "dict", "list"}
+def _keys(location: tuple[int | str, ...]) -> list[str]:
+    """The recipe's keys in an error's location; behind them pydantic names members of unions and places in lists."""
+    path: list[str] = []
+    section: type[BaseModel] = Recipe
+    for part in location:
+        path.append(str(part))
+        inside = _models(section.model_fields[path[-1]].annotation) if path[-1] in section.model_fields else []
+        if not inside:
+            break
+        section = inside[0]
+    return path
 
 
 def _prefixes(key: str) -> list[str]:
@@ -168,7 +201,7 @@ def _unknown_key(path: list[str], place: str) -> UsageError:
 def _section(path: list[str]) -> type[BaseModel]:
     model: type[BaseModel] = Recipe
     for name in path:
-        model = next(kind for kind in _models(model.model_fields[name].annotation))
+        model = _models(model.model_fields[name].annotation)[0]
     return model
 
 
@@ -180,7 +213,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     def absolute(value: Any) -> Any:
-        return str((folder / value).resolve()) if isinstance(value, str) else value
+        return str((folder / Path(value).expanduser()).resolve()) if isinstance(value, str) else value
 
     data = recipe.data.model_copy(
         update={name: absolute(getattr(recipe.data, name)) for name in ("train", "eval", "test")}

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 Method = Literal["sft", "dpo", "grpo", "rloo", "kto", "reward", "clm"]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_booleans(cls, value: Any) -> Any:
+        # No key takes one, and pydantic would read `r: true` as 1.
+        if isinstance(value, bool):
+            raise PydanticCustomError("boolean", "Input should not be true or false")
+        return value
 
 
 class Mapping(_Section):
@@ -46,7 +55,7 @@ class Adapter(_Section):
     r: int = Field(default=16, ge=1, le=1024)
     alpha: int | None = Field(default=None, ge=1, description="Default: 2 r")
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: Literal["all-linear"] | list[str] = "all-linear"
+    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
 
 
 class Evaluation(_Section):
@@ -83,7 +92,7 @@ class Recipe(_Section):
     evaluation: Evaluation = Evaluation()
     export: Export = Export()
     launch: Launch = Launch()
-    seed: int = Field(default=42, ge=0)
+    seed: int = Field(default=42, ge=0, lt=2**32)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Dtype in which the weights are loaded"
     )

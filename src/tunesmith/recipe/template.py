@@ -62,7 +62,9 @@ def recipe_text(
 
 
 def _relative(path: str, folder: Path) -> str:
-    return os.path.relpath(path, folder)
+    # The recipe's folder may be reached through a link; load_recipe counts from where it really is.
+    file = Path(path)
+    return os.path.relpath(file.parent.resolve() / file.name, folder.resolve())
 
 
 def _scalar(value: str) -> str:

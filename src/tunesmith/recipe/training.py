@@ -10,6 +10,7 @@ import ast
 import difflib
 import functools
 import importlib.util
+import math
 from pathlib import Path
 from typing import Any, Union
 
@@ -40,17 +41,17 @@ OLD_NAMES = {
     "overwrite_output_dir": "nothing: each run has a folder of its own",
     "torch_dtype": "`dtype` at the top of the recipe",
     "dtype": "`dtype` at the top of the recipe",
-    "no_cuda": "`use_cpu`",
+    "no_cuda": 'the environment variable CUDA_VISIBLE_DEVICES=""',
     "per_gpu_train_batch_size": "`per_device_train_batch_size`",
     "per_gpu_eval_batch_size": "`per_device_eval_batch_size`",
     "dataset_batch_size": "nothing: TRL no longer batches the preparation",
-    "num_of_sequences": "`packing`",
-    "chars_per_token": "nothing: packing counts tokens",
+    "num_of_sequences": "nothing: packing isn't built yet",
+    "chars_per_token": "nothing: packing isn't built yet",
     "neftune_alpha": "`neftune_noise_alpha`",
-    "push_to_hub_token": "the environment variable HF_TOKEN",
-    "push_to_hub_model_id": "`hub_model_id`",
+    "push_to_hub_token": "`hf auth login`; pushing isn't built yet",
+    "push_to_hub_model_id": "`hf upload`; pushing isn't built yet",
     "group_by_length": '`train_sampling_strategy: "group_by_length"`',
-    "fsdp_transformer_layer_cls_to_wrap": "`fsdp_config`",
+    "fsdp_transformer_layer_cls_to_wrap": "nothing: several processes aren't built yet",
     "lora_r": "`adapter: {r: ...}`",
     "lora_alpha": "`adapter: {alpha: ...}`",
     "learning_rate_scheduler": "`lr_scheduler_type`",
@@ -135,6 +136,10 @@ def _check_value(name: str, value: Any, annotation: str, place: str) -> Any:
         checked = _adapter(annotation).validate_python(value)
     except ValidationError:
         raise wrong(f"It must be of type {annotation}.") from None
+    if isinstance(checked, float) and not math.isfinite(checked):
+        raise wrong("It must be a finite number.")
+    if name == "max_steps" and checked == 0:
+        raise wrong("No step trains nothing; -1 leaves the number of steps to num_train_epochs.")
     least = _AT_LEAST.get(name)
     if least is not None and isinstance(checked, int | float) and checked < least:
         raise wrong(f"It must be at least {least:g}.")

@@ -34,7 +34,7 @@ RULES = [
         "R004",
         "Loss didn't fall",
         "warning",
-        "Training loss went from {first:.3f} to {last:.3f}.",
+        "Training loss went from {first:.3f} to {last:.3f}, no more than its own noise.",
         "Nothing was learnt: learning rate too low, nothing trained, or the labels are wrong.",
         "Look at the label audit in the report, then try a higher learning rate.",
         "practice",

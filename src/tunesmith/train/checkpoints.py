@@ -28,8 +28,12 @@ def is_complete(checkpoint: Path) -> bool:
         sizes = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return bool(sizes) and all(
-        (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in sizes.items()
+    return (
+        isinstance(sizes, dict)
+        and bool(sizes)
+        and all(
+            (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in sizes.items()
+        )
     )
 
 
@@ -41,7 +45,7 @@ def step_of(checkpoint: Path) -> int:
 def all_checkpoints(run: Path) -> list[Path]:
     """Every checkpoint folder of a run, complete or not, oldest first."""
     found = [
-        path for path in (run / FOLDER).glob("checkpoint-*") if path.is_dir() and path.name.rpartition("-")[2].isdigit()
+        path for path in (run / FOLDER).glob("checkpoint-*") if path.is_dir() and path.name.rpartition("-")[2].isdecimal()
     ]
     return sorted(found, key=step_of)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import statistics
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,15 @@ def save(trainer: SFTTrainer, plan: Plan, run: Path) -> str:
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
     return FOLDER
+
+
+def no_fall(losses: list[float]) -> tuple[float, float] | None:
+    """Mean loss of the first and of the last third, when the fall between them is within two standard errors."""
+    third = len(losses) // 3
+    first, last = losses[:third], losses[-third:]
+    error = ((statistics.variance(first) + statistics.variance(last)) / third) ** 0.5
+    before, after = statistics.mean(first), statistics.mean(last)
+    return (before, after) if before - after < 2 * error else None
 
 
 def peak_memory() -> int:

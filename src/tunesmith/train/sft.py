@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.trl_preparation import as_dataset
 from ..models.load import load_base, load_tokenizer
 from ..records import Plan
 from .checkpoints import FOLDER
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import TrainerCallback
     from trl import SFTTrainer
 
@@ -21,12 +23,11 @@ def build_trainer(plan: Plan, run: Path, callbacks: list[TrainerCallback]) -> SF
     Raises:
         UsageError: the model or its tokenizer can't be loaded.
     """
-    from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     def rows(path: str) -> Dataset:
         with (run / path).open(encoding="utf-8") as file:
-            return Dataset.from_list([json.loads(line) for line in file])
+            return as_dataset([json.loads(line) for line in file])
 
     args = SFTConfig(output_dir=str(run / FOLDER), **plan.training)
     tokenizer = load_tokenizer(

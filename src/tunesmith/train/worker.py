@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trl import SFTTrainer
 
 _STOPPED = 130
+_ENOUGH_LOSSES = 9
 
 
 class Worker:
@@ -147,6 +148,7 @@ class Worker:
             stop_ids=self.plan.model.stop_ids,
         )
         self.update({"parameters_trained": trained, "audit": audit})
+        self.log.write("audit", **audit.model_dump(exclude={"preview"}))
         for found in audit_findings(audit, "training rows"):
             self.find(found)
         if trained != self.plan.parameters_trained:
@@ -157,8 +159,8 @@ class Worker:
         if self.guard.found:
             raise FindingsError([self.guard.found])
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        if len(losses) >= 10 and sum(losses[-3:]) >= sum(losses[:3]):
-            self.find(finding("R004", "training", first=sum(losses[:3]) / 3, last=sum(losses[-3:]) / 3))
+        if len(losses) >= _ENOUGH_LOSSES and (fall := result.no_fall(losses)):
+            self.find(finding("R004", "training", first=fall[0], last=fall[1]))
 
 
 def now() -> str:
@@ -202,7 +204,7 @@ def _out_of_memory(error: Exception) -> TunesmithError | None:
     return EnvironmentLacksError(
         "The device ran out of memory.",
         why=str(error).splitlines()[0],
-        fix="Under `training:` set a smaller per_device_train_batch_size or max_length, or gradient_checkpointing: true.",
+        fix="Set a smaller per_device_train_batch_size or max_length under `training:`, or gradient_checkpointing.",
     )
 
 

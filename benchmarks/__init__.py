@@ -1,0 +1,1 @@
+"""Measurements against the tools that people would use otherwise; `make bench` runs them."""

@@ -1,0 +1,287 @@
+"""Training in a process of its own: the result, stopping, killing, resuming, and the guard."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from tunesmith import pipeline
+from tunesmith.demo import task
+from tunesmith.errors import StoppedError, TunesmithError, UsageError
+from tunesmith.launch import local
+from tunesmith.recipe import build_recipe
+from tunesmith.records import Plan, RunRecord
+from tunesmith.rules import FindingsError
+from tunesmith.track.events import curve, read_events
+from tunesmith.train.checkpoints import all_checkpoints, is_complete, last_complete
+
+pytestmark = pytest.mark.slow
+
+STEPS = 12
+
+
+def prepare(folder: Path, name: str = "run", **training: object) -> Path:
+    """A small prepared run on the built-in model."""
+    data = folder / "rows.jsonl"
+    if not data.exists():
+        data.write_text("".join(json.dumps(row) + "\n" for row in task.rows("train", 64)))
+    values = {
+        "model": "builtin:small",
+        "data": {"train": str(data), "eval": 0.1},
+        "adapter": {"kind": "none"},
+        "training": {"max_steps": STEPS, "save_steps": 3, "eval_steps": 6, "report_to": "none", **training},
+    }
+    return pipeline.prepare_run(build_recipe(values), folder / name)
+
+
+def start(run: Path) -> subprocess.Popen[bytes]:
+    """The worker, without anyone following it."""
+    with (run / local.LOG).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tunesmith.train.worker", str(run)], stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Poll without sleeping long, so that a kill hits the moment."""
+    end = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, "the worker ended before the moment came"
+        assert time.monotonic() < end
+        time.sleep(0.0005)
+
+
+def weights(run: Path) -> dict[str, list[float]]:
+    """All weights of the result, exactly."""
+    with safe_open(run / "model" / "model.safetensors", "np") as file:
+        return {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def final_loss(run: Path) -> float:
+    return next(event.data["loss"] for event in reversed(curve(read_events(run))) if event.kind == "log")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbs, for comparison."""
+    run = prepare(tmp_path_factory.mktemp("undisturbed"))
+    pipeline.train(run)
+    return run
+
+
+def test_a_run_leaves_a_model_its_events_and_a_record_that_agrees_with_the_plan(undisturbed: Path) -> None:
+    plan, record = Plan.load(undisturbed), RunRecord.load(undisturbed)
+    assert record.status == "done"
+    assert record.step == plan.steps == STEPS
+    assert record.parameters_trained == plan.parameters_trained == plan.parameters
+    assert record.pid is None
+    assert record.peak_memory is not None
+    assert record.peak_memory > 50_000_000
+    assert record.audit is not None
+    assert record.audit.rows_kept == plan.train.rows
+    assert record.audit.rows_without_stop == 0
+    assert 0 < record.audit.trained_percent < 100
+    assert record.audit.tokens == plan.train.tokens
+    steps = [event.step for event in curve(read_events(undisturbed)) if event.kind == "log"]
+    assert steps == list(range(1, STEPS + 1))
+    assert record.tokens > 0
+    assert all(is_complete(checkpoint) for checkpoint in all_checkpoints(undisturbed))
+    assert (undisturbed / "model" / "chat_template.jinja").exists()
+
+
+def after_checkpoint_began(run: Path) -> bool:
+    """The second checkpoint's folder is there, its marker not yet: the library is writing."""
+    return (run / "checkpoints" / "checkpoint-6").exists()
+
+
+def between_model_and_optimizer(run: Path) -> bool:
+    return (run / "checkpoints" / "checkpoint-6" / "model.safetensors").exists()
+
+
+def after_trainer_state(run: Path) -> bool:
+    return (run / "checkpoints" / "checkpoint-6" / "trainer_state.json").exists()
+
+
+def before_any_checkpoint(run: Path) -> bool:
+    return any(event.kind == "log" for event in read_events(run))
+
+
+def between_checkpoints(run: Path) -> bool:
+    return any(event.kind == "log" and event.step == 5 for event in read_events(run))
+
+
+def after_training(run: Path) -> bool:
+    """All steps are done, the model isn't saved yet or just being saved."""
+    return (run / "checkpoints" / f"checkpoint-{STEPS}" / "complete.json").exists()
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        before_any_checkpoint,
+        between_checkpoints,
+        after_checkpoint_began,
+        between_model_and_optimizer,
+        after_trainer_state,
+        after_training,
+    ],
+)
+def test_a_run_killed_at_any_moment_resumes_to_the_same_weights(
+    moment: Callable[[Path], bool], tmp_path: Path, undisturbed: Path
+) -> None:
+    run = prepare(tmp_path)
+    worker = start(run)
+    wait_for(lambda: moment(run), worker)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
+    assert not (run / "model").exists() or RunRecord.load(run).status == "done" or moment is after_training
+
+    record = pipeline.train(run)
+
+    assert record.status == "done"
+    assert final_loss(run) == final_loss(undisturbed)
+    assert weights(run) == weights(undisturbed)
+    assert record.tokens == RunRecord.load(undisturbed).tokens
+
+
+def test_killed_twice_it_still_arrives(tmp_path: Path, undisturbed: Path) -> None:
+    run = prepare(tmp_path)
+    for step in (4, 8):
+        worker = start(run)
+        wait_for(lambda: any(e.kind == "log" and e.step == step for e in read_events(run)), worker)  # noqa: B023
+        worker.kill()
+        worker.wait()
+    assert pipeline.train(run).resumed_from[-1] >= 3
+    assert weights(run) == weights(undisturbed)
+
+
+def test_an_interrupt_saves_and_says_how_to_resume(tmp_path: Path, undisturbed: Path) -> None:
+    run = prepare(tmp_path)
+
+    def interrupt(event: object) -> None:
+        if getattr(event, "kind", "") == "log" and getattr(event, "step", 0) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(StoppedError) as stopped:
+        pipeline.train(run, interrupt)
+    assert stopped.value.exit_code == 130
+    assert f"tunesmith resume {run}" in stopped.value.fix
+    record = RunRecord.load(run)
+    assert record.status == "stopped"
+    checkpoint = last_complete(run)
+    assert checkpoint is not None
+    assert checkpoint.name == f"checkpoint-{record.step}"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    pipeline.train(run)
+    assert weights(run) == weights(undisturbed)
+
+
+def test_a_run_that_is_going_on_is_not_started_twice_and_can_be_stopped(tmp_path: Path) -> None:
+    run = prepare(tmp_path, max_steps=500)
+    worker = start(run)
+    wait_for(lambda: before_any_checkpoint(run), worker)
+    with pytest.raises(UsageError, match="is running already"):
+        pipeline.train(run)
+    local.stop(RunRecord.load(run))
+    assert worker.wait(timeout=60) == 130
+    assert RunRecord.load(run).status == "stopped"
+    with pytest.raises(UsageError, match="isn't running"):
+        local.stop(RunRecord.load(run))
+
+
+def test_a_done_run_is_not_trained_again(undisturbed: Path) -> None:
+    with pytest.raises(UsageError, match="nothing to resume"):
+        pipeline.train(undisturbed)
+
+
+def test_changed_rows_are_refused(tmp_path: Path) -> None:
+    run = prepare(tmp_path)
+    with (run / "data" / "train.jsonl").open("a") as file:
+        file.write("\n")
+    with pytest.raises(TunesmithError, match="R003"):
+        pipeline.train(run)
+    assert [found.code for found in RunRecord.load(run).findings] == ["R003"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    run = prepare(tmp_path, learning_rate=1e30, max_grad_norm=0.0, warmup_steps=0, max_steps=200)
+    with pytest.raises(TunesmithError, match="R001"):
+        pipeline.train(run)
+    record = RunRecord.load(run)
+    assert record.status == "failed"
+    assert record.step < 200
+    assert not (run / "model").exists()
+    assert "R001" in [found.code for found in record.findings]
+
+
+def test_a_plan_with_an_error_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FindingsError, match="P003"):
+        prepare(tmp_path, max_length=100_000)
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_trained_parameters_than_planned_are_an_error(tmp_path: Path) -> None:
+    run = prepare(tmp_path)
+    plan = Plan.load(run)
+    plan.model_copy(update={"parameters_trained": plan.parameters_trained + 1}).save(run)
+    with pytest.raises(TunesmithError, match="R002"):
+        pipeline.train(run)
+
+
+def test_rows_that_training_would_drop_are_an_error(tmp_path: Path) -> None:
+    run = prepare(tmp_path, max_length=20)
+    with pytest.raises(TunesmithError, match="T00[13]"):
+        pipeline.train(run)
+    assert {"T001", "T003"} & {found.code for found in RunRecord.load(run).findings}
+
+
+def test_learning_nothing_is_said(tmp_path: Path, undisturbed: Path) -> None:
+    run = prepare(tmp_path, learning_rate=1e-12)
+    assert "R004" in [found.code for found in pipeline.train(run).findings]
+    assert "R004" not in [found.code for found in RunRecord.load(undisturbed).findings]
+
+
+def test_lora_trains_the_adapter_only(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in task.rows("train", 32)))
+    values = {
+        "model": "builtin:small",
+        "data": {"train": str(rows), "eval": 0},
+        "adapter": {"kind": "lora", "r": 4},
+        "training": {"max_steps": 2, "report_to": "none"},
+    }
+    run = pipeline.prepare_run(build_recipe(values), tmp_path / "run")
+    record = pipeline.train(run)
+    assert record.parameters_trained == Plan.load(run).parameters_trained < 100_000
+    assert (run / "model" / "adapter_model.safetensors").exists()
+    assert not (run / "model" / "model.safetensors").exists()
+
+
+def test_metrics_reach_trackio_and_its_failure_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepare(tmp_path, "tracked", report_to="trackio", max_steps=3)
+    record = pipeline.train(run)
+    assert "R006" not in [found.code for found in record.findings]
+    answer = subprocess.run(
+        [sys.executable, "-m", "trackio.cli", "list", "runs", "--project", "tunesmith", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert "tracked" in answer.stdout + answer.stderr
+
+    (tmp_path / "not-a-folder").write_text("")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "not-a-folder" / "db"))
+    broken = pipeline.train(prepare(tmp_path, "untracked", report_to="trackio", max_steps=3))
+    assert broken.status == "done"
+    assert "R006" in [found.code for found in broken.findings]

@@ -1,0 +1,153 @@
+"""The light tokenizer: what it reads, what it refuses. That it counts as the trainer does: contract/test_templates.py."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+
+from tests.support.runs import SMALL
+from tunesmith.errors import UsageError
+from tunesmith.models.light import LightTokenizer
+
+TALK = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the built-in tokenizer."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(SMALL / name, tmp_path)
+    return tmp_path
+
+
+def settings(folder: Path, **changes: Any) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_the_built_in_tokenizer() -> None:
+    light = LightTokenizer(SMALL)
+    assert (light.eos, light.pad) == ("<|im_end|>", "<|pad|>")
+    assert light.template == (SMALL / "chat_template.jinja").read_text()
+    assert light.has_generation_marks
+    assert light.render(TALK) == "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\nhi<|im_end|>\n"
+    assert light.render(TALK[:1], prompt=True) == "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_file_replaces_the_template(folder: Path) -> None:
+    (folder / "mine.jinja").write_text("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}")
+    light = LightTokenizer(folder, str(folder / "mine.jinja"))
+    assert light.render(TALK) == "hello<|im_end|>hi<|im_end|>"
+    assert not light.has_generation_marks
+    (folder / "mine.jinja").write_text("{% generation %}{% endgeneration %}")
+    assert LightTokenizer(folder, str(folder / "mine.jinja")).has_generation_marks
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_template_file_that_cannot_be_read(folder: Path, content: bytes | None) -> None:
+    path = folder / "mine.jinja"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"mine\.jinja can't be read") as refusal:
+        LightTokenizer(folder, str(path))
+    assert "chat_template" in refusal.value.fix
+
+
+def test_where_a_template_may_stand(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    assert LightTokenizer(folder).template is None
+    assert not LightTokenizer(folder).has_generation_marks
+    settings(folder, chat_template="one {{ messages | length }}")
+    assert LightTokenizer(folder).render(TALK) == "one 2"
+    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]
+    settings(folder, chat_template=named)
+    assert LightTokenizer(folder).template == "plain"
+    settings(folder, chat_template=named[:1])
+    assert LightTokenizer(folder).template is None
+
+
+def test_special_tokens_as_objects_and_as_nothing(folder: Path) -> None:
+    settings(folder, eos_token={"content": "<|im_end|>", "lstrip": False}, pad_token=None, bos_token="<|im_start|>")
+    light = LightTokenizer(folder)
+    assert (light.eos, light.pad) == ("<|im_end|>", None)
+    (folder / "chat_template.jinja").write_text("{{ bos_token }}|{{ eos_token }}|{{ pad_token }}")
+    assert LightTokenizer(folder).render(TALK) == "<|im_start|>|<|im_end|>|"
+    (folder / "tokenizer_config.json").unlink()
+    assert LightTokenizer(folder).eos is None
+
+
+def test_padding_and_truncation_in_the_file_do_not_count(folder: Path) -> None:
+    from tokenizers import Tokenizer
+
+    plain = LightTokenizer(folder).encode_rows([{"text": "hello " * 9}, {"text": "hi"}], "text")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_padding()
+    tokenizer.enable_truncation(3)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    assert LightTokenizer(folder).encode_rows([{"text": "hello " * 9}, {"text": "hi"}], "text") == plain
+
+
+def test_the_end_is_added_where_it_is_missing(folder: Path) -> None:
+    light = LightTokenizer(folder)
+    _, (bare, ended) = light.encode_rows([{"text": "hi"}, {"text": "hi<|im_end|>"}], "text")
+    assert bare == ended
+    settings(folder, eos_token=None)
+    _, (bare, ended) = LightTokenizer(folder).encode_rows([{"text": "hi"}, {"text": "hi<|im_end|>"}], "text")
+    assert ended == bare + 1
+
+
+def test_rows_come_back_in_their_order_beyond_one_batch(folder: Path) -> None:
+    light = LightTokenizer(folder)
+    rows = [{"text": "hello " * (number % 7)} for number in range(2500)]
+    _, counts = light.encode_rows(rows, "text")
+    assert counts == [light.encode_rows([row], "text")[1][0] for row in rows[:7]] * 357 + counts[:1]
+    assert light.encode_rows([], "text") == (None, [])
+
+
+def test_a_row_that_the_template_refuses() -> None:
+    with pytest.raises(jinja2.TemplateError, match="Unknown role: critic"):
+        LightTokenizer(SMALL).encode_rows([{"messages": [{"role": "critic", "content": "x"}]}], "messages")
+
+
+def test_tools_reach_the_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{{ tools | map(attribute='name') | join(' ') }}")
+    tools = [{"name": "look"}, {"name": "find"}]
+    light = LightTokenizer(folder)
+    assert light.render(TALK, tools=tools) == "look find"
+    rows = [{"messages": TALK, "tools": tools}, {"messages": TALK, "tools": json.dumps(tools)}]
+    first, second = light.encode_rows(rows, "messages")[1]
+    assert first == second > 0
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", '{"model": {"type": "None"}}'])
+def test_a_damaged_tokenizer(folder: Path, content: str) -> None:
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(UsageError, match=r"tokenizer\.json can't be read"):
+        LightTokenizer(folder)
+
+
+def test_damaged_settings(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text("{")
+    with pytest.raises(UsageError, match=r"tokenizer_config\.json can't be read"):
+        LightTokenizer(folder)
+
+
+@pytest.mark.slow
+def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="tokenizer"):
+        LightTokenizer(tmp_path)
+
+
+def test_counting_imports_no_torch() -> None:
+    code = (
+        "import sys; from pathlib import Path; from tunesmith.models.light import LightTokenizer;"
+        f"light = LightTokenizer(Path({str(SMALL)!r}));"
+        f"print(light.encode_rows([{{'messages': {TALK!r}}}], 'messages')[1][0] > 3, 'torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "True False\n"
