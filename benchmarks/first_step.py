@@ -2,9 +2,10 @@
 
 python -m benchmarks.first_step [ROUNDS]
 
-Same model (builtin:small), rows, batch, length, optimizer and precision; full fine-tuning, no evaluation, no checkpoint,
-no tracker. A third contestant is `tunesmith train` with what it does besides by default: held-out loss, checkpoints and
-Trackio. Our time is that of the run's first log event, theirs the arrival of their first log line on an unbuffered pipe.
+Same model (builtin:small), rows, batch, length, optimizer and precision; full fine-tuning, no evaluation, no
+checkpoint, no tracker. A third contestant is `tunesmith train` with what it does besides by default: held-out loss,
+checkpoints and Trackio. Our time is that of the run's first log event, theirs the arrival of their first log line on an
+unbuffered pipe.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ SAME: dict[str, Any] = {
 """Trainer arguments of both, under TRL's names; what `trl sft` needs besides to be at its best stands in `_trl`."""
 PLAIN = {"report_to": "none", "save_strategy": "no", "eval_strategy": "no"}
 ROWS = 512
+DEFAULTS = "tunesmith train, its defaults"
 TIMEOUT = 600
 
 
@@ -122,7 +124,7 @@ def main() -> None:
         contestants = {
             "tunesmith train": functools.partial(tunesmith, home, plain=True),
             "trl sft": functools.partial(trl, home),
-            "tunesmith train, its defaults": functools.partial(tunesmith, home, plain=False),
+            DEFAULTS: functools.partial(tunesmith, home, plain=False),
         }
         seconds = interleave(contestants, rounds)
     report(
@@ -130,6 +132,7 @@ def main() -> None:
         "tunesmith train",
         seconds,
         f"Process start to the end of the first optimizer step: builtin:small, all weights, {ROWS} rows, batch 16.",
+        aside=DEFAULTS,
     )
 
 

@@ -232,7 +232,7 @@ class Split(Part):
     path: str
     rows: int
     sha256: str
-    tokens: int | None = None
+    tokens: int | None = Field(default=None, description="Tokens of all rows, cut at max_length")
     longest: int | None = Field(default=None, description="Tokens of the longest row")
     cut: int = Field(default=0, description="Rows longer than max_length")
 

@@ -59,7 +59,9 @@ def test_a_file_more_does_no_harm(tmp_path: Path) -> None:
     assert is_complete(path)
 
 
-@pytest.mark.parametrize("marker", [b"", b"{", b"{}", b"[]", b"[1]", b"3", b"null", b"\xff", b'{"model.safetensors": "7"}'])
+@pytest.mark.parametrize(
+    "marker", [b"", b"{", b"{}", b"[]", b"[1]", b"3", b"null", b"\xff", b'{"model.safetensors": "7"}']
+)
 def test_a_damaged_marker(tmp_path: Path, marker: bytes) -> None:
     path = make(tmp_path, 1)
     (path / MARKER).write_bytes(marker)

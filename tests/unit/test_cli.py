@@ -239,6 +239,7 @@ class TestKeys:
             (["r", "--training.learning_rate", "-1"], ["r"], {"--training.learning_rate": "-1"}),
             (["r", "--data.eval=a=b"], ["r"], {"--data.eval": "a=b"}),
             (["r", "--output=runs/a.b", "--output", "a.b"], ["r", "--output=runs/a.b", "--output", "a.b"], {}),
+            (["--json", "--", "--my.yaml", "x"], ["--json", "--", "--my.yaml", "x"], {}),
         ],
     )
     def test_are_taken_out(self, words: list[str], rest: list[str], keys: dict[str, str]) -> None:
@@ -270,8 +271,9 @@ def run(*words: str, **kwargs: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("words", ["schema", "--help", "plan --help", "rule", "rule --json"])
-def test_a_closed_pipe_is_no_error(words: str) -> None:
-    command = f"{sys.executable} -m tunesmith {words} | true; exit ${{PIPESTATUS[0]}}"
+@pytest.mark.parametrize("buffering", ["-u PYTHONUNBUFFERED", "PYTHONUNBUFFERED=1"])
+def test_a_closed_pipe_is_no_error(words: str, buffering: str) -> None:
+    command = f"env {buffering} {sys.executable} -m tunesmith {words} | true; exit ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert ended.returncode == 0
     assert ended.stderr.replace("Next: tunesmith rule T001\n", "") == ""

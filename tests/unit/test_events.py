@@ -1,6 +1,7 @@
 """The event log: whatever a killed process leaves in it, no whole event is lost."""
 
-import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -24,7 +25,9 @@ EVENTS = st.lists(
     ),
     max_size=8,
 )
-GARBAGE = st.binary(max_size=20).map(lambda text: text.replace(b"\n", b"")) | st.sampled_from([b"{", b"3", b"null", b""])
+GARBAGE = st.binary(max_size=20).map(lambda text: text.replace(b"\n", b"")) | st.sampled_from(
+    [b"{", b"3", b"null", b""]
+)
 
 
 def log(kind: str, step: int, **data: float) -> Event:
@@ -67,7 +70,9 @@ def test_garbage_between_whole_lines_loses_none(events: list[Event], data: st.Da
 def test_a_log_cut_anywhere_is_continued(events: list[Event], more: list[Event], cut: int) -> None:
     content = b"".join(line(event) for event in events)
     kept = content[: len(content) - cut] if cut < len(content) else b""
-    whole = [event for index, event in enumerate(events) if len(b"".join(map(line, events[: index + 1]))) - 1 <= len(kept)]
+    whole = [
+        event for index, event in enumerate(events) if len(b"".join(map(line, events[: index + 1]))) - 1 <= len(kept)
+    ]
     folder = _folder(kept)
     again = EventLog(folder)
     new = [again.write(event.kind, event.step) for event in more]
@@ -120,7 +125,14 @@ def test_the_last_events_are_read_although_the_writer_has_ended(tmp_path: Path) 
 
 
 def test_the_curve_of_one_run() -> None:
-    events = [log("start", 0), log("log", 2, loss=1.0), log("log", 1, loss=2.0), log("save", 2), log("eval", 2), log("end", 2)]
+    events = [
+        log("start", 0),
+        log("log", 2, loss=1.0),
+        log("log", 1, loss=2.0),
+        log("save", 2),
+        log("eval", 2),
+        log("end", 2),
+    ]
     assert [(event.step, event.kind) for event in curve(events)] == [(1, "log"), (2, "eval"), (2, "log")]
 
 
@@ -134,10 +146,19 @@ def test_what_a_resume_did_again_replaces_what_was_done() -> None:
 
 
 def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
     with pytest.raises(EnvironmentLacksError, match="Cannot write"):
-        EventLog(tmp_path / "file" if (tmp_path / "file").write_text("") is None else tmp_path / "file")
-    if os.path.exists("/dev/full"):
-        (tmp_path / FILENAME).symlink_to("/dev/full")
-        events = EventLog(tmp_path)
-        with pytest.raises(EnvironmentLacksError, match="disk is full"):
-            events.write("log", 1)
+        EventLog(tmp_path / "file")
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from pathlib import Path; from tunesmith.track.events import EventLog;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300)); log = EventLog(Path(sys.argv[1]));"
+        "[log.write('log', step) for step in range(20)]"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert "EnvironmentLacksError: The disk is full" in ran.stderr
+    kept = [event.step for event in read_events(tmp_path)]
+    assert kept == list(range(len(kept)))
+    assert len(kept) >= 3

@@ -230,9 +230,7 @@ def test_a_model_with_a_text_part(folder: Path) -> None:
         (None, {}, []),
     ],
 )
-def test_stop_tokens(
-    folder: Path, generation: dict[str, Any] | None, config: dict[str, Any], stops: list[int]
-) -> None:
+def test_stop_tokens(folder: Path, generation: dict[str, Any] | None, config: dict[str, Any], stops: list[int]) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     if generation is not None:
         (folder / "generation_config.json").write_text(json.dumps(generation))

@@ -1,4 +1,4 @@
-"""The light tokenizer: what it reads, what it refuses. That it counts as the trainer does: contract/test_templates.py."""
+"""The light tokenizer: what it reads and refuses. That it counts as the trainer does: contract/test_templates.py."""
 
 import json
 import shutil
@@ -90,6 +90,29 @@ def test_padding_and_truncation_in_the_file_do_not_count(folder: Path) -> None:
     tokenizer.enable_truncation(3)
     tokenizer.save(str(folder / "tokenizer.json"))
     assert LightTokenizer(folder).encode_rows([{"text": "hello " * 9}, {"text": "hi"}], "text") == plain
+
+
+def test_a_bos_that_the_tokenizer_adds_belongs_to_texts_only(folder: Path) -> None:
+    """Templates write it themselves."""
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    rows = {
+        "text": [{"text": "hello"}],
+        "messages": [{"messages": TALK}],
+        "prompt-completion": [{"prompt": TALK[:1], "completion": TALK[1:]}],
+    }
+    before = {layout: LightTokenizer(folder).encode_rows(row, layout) for layout, row in rows.items()}
+    pair = [{"prompt": "hello ", "completion": "hi"}]
+    (prompt,), (whole,) = LightTokenizer(folder).encode_rows(pair, "prompt-completion")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.post_processor = TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    light = LightTokenizer(folder)
+    for layout in ("messages", "prompt-completion"):
+        assert light.encode_rows(rows[layout], layout) == before[layout]
+    assert light.encode_rows(rows["text"], "text") == (None, [before["text"][1][0] + 1])
+    assert light.encode_rows(pair, "prompt-completion") == ([prompt + 1], [whole + 1])
 
 
 def test_the_end_is_added_where_it_is_missing(folder: Path) -> None:

@@ -21,7 +21,7 @@ from tunesmith.records import Column, DataReport, Event, LabelAudit, PreviewRow,
 from tunesmith.rules import finding
 
 NASTY = "\x1b[31mred\x1b[0m \x9b2J \u202egnp.exe [red]x[/] [/] :smile: \x07\x00\u2066 \\"
-ACTING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+ACTING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def report(text: str) -> DataReport:
@@ -92,7 +92,7 @@ def test_nothing_that_a_terminal_acts_on_is_left(text: str) -> None:
 
 
 def test_harmless_keeps_what_is_harmless() -> None:
-    text = "Grüße 日本 👩‍💻 a\tb\nc [x]"
+    text = "Grüße 日本 👩‍💻 שלום\u200f a\tb\nc [x]"
     assert harmless(text) == text
 
 

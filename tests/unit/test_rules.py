@@ -10,9 +10,20 @@ import pytest
 import tunesmith
 from tunesmith.errors import UsageError
 from tunesmith.records import Finding
-from tunesmith.rules import RULES, FindingsError, Rule, data, evaluation, export, finding, look_up, plan, refuse_errors
+from tunesmith.rules import (
+    RULES,
+    FindingsError,
+    Rule,
+    data,
+    evaluation,
+    export,
+    finding,
+    look_up,
+    plan,
+    refuse_errors,
+    tokens,
+)
 from tunesmith.rules import run as run_rules
-from tunesmith.rules import tokens
 
 LETTERS = {"D": data, "T": tokens, "P": plan, "R": run_rules, "E": evaluation, "X": export}
 TESTS = Path(__file__).parents[1]

@@ -21,7 +21,8 @@ from tunesmith.models.facts import model_facts
 from tunesmith.models.source import locate
 try:
     source = locate(sys.argv[1], sys.argv[2] or None)
-    print(source.location, source.revision, model_facts(source).model_dump_json(exclude={"name", "location", "revision"}))
+    facts = model_facts(source).model_dump_json(exclude={"name", "location", "revision"})
+    print(source.location, source.revision, facts)
 except TunesmithError as error:
     print(type(error).__name__, error.what, error.why, "|", error.fix)
 print("torch" in sys.modules)

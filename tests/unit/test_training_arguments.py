@@ -116,7 +116,7 @@ def test_nothing_to_check() -> None:
 def test_another_shape_of_trl_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     config_fields.cache_clear()
     monkeypatch.setitem(CONFIGS, "sft", ("trainer/sft_config.py", "OtherConfig"))
-    with pytest.raises(EnvironmentLacksError, match="has no OtherConfig in trainer/sft_config.py"):
+    with pytest.raises(EnvironmentLacksError, match=r"has no OtherConfig in trainer/sft_config\.py"):
         config_fields("sft")
     config_fields.cache_clear()
 

@@ -131,9 +131,12 @@ def _split_overrides(words: list[str], top_keys: Sequence[str]) -> tuple[list[st
     overrides: dict[str, str] = {}
     stream = iter(words)
     for word in stream:
+        if word == "--":  # what follows are no options
+            rest += [word, *stream]
+            break
         name, equals, value = word.partition("=")
         key = name.removeprefix("--")
-        if not name.startswith("--") or "/" in key or not ("." in key or key in top_keys):
+        if not name.startswith("--") or not ("." in key or key in top_keys):
             rest.append(word)
             continue
         overrides[name] = value if equals else next(stream, "--")

@@ -21,9 +21,9 @@ from ..errors import TunesmithError
 from ..records import Event, Finding
 from ..rules import FindingsError
 
-# Control characters (C0 but tab and newline, C1), the bidirectional marks and overrides, which can disguise text, and
-# the halves of surrogate pairs that stand for undecodable bytes in file names.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters (C0 but tab and newline, C1), line separators, the bidirectional overrides, which can disguise
+# text, and the halves of surrogate pairs that stand for undecodable bytes in file names.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 _PLAIN_WIDTH = 100
 

@@ -95,7 +95,7 @@ class LightTokenizer:
 
 
 def _can_mark(template: str) -> bool:
-    """Whether the assistant's tokens can be told from the rest: by the template's own marks, or by TRL's marked copy of it.
+    """Whether the assistant's tokens can be told apart: by the template's own marks, or by TRL's marked copy of it.
 
     TRL's table can't be imported without torch, but its files are named alike: X.jinja and X_training.jinja.
     """

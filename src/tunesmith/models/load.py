@@ -37,7 +37,7 @@ def load_tokenizer(
         raise UsageError(
             f"{location} has no tokenizer.",
             why="Its vocabulary is empty: tokenizer.json, tokenizer.model or vocab.json isn't there.",
-            fix="Save the tokenizer into the model's folder (`tokenizer.save_pretrained`), or download the model again.",
+            fix="Save the tokenizer into the model's folder with save_pretrained, or download the model again.",
         )
     if chat_template is not None:
         tokenizer.chat_template = read_template(chat_template)

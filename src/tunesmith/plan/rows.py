@@ -55,7 +55,7 @@ class Rows:
             path=f"data/{name}.jsonl",
             rows=len(getattr(self, name)),
             sha256=hashlib.sha256(self.content(name)).hexdigest(),
-            tokens=sum(counts) or None,
+            tokens=sum(min(count, max_length or count) for count in counts) or None,
             longest=max(counts, default=None),
             cut=sum(count > max_length for count in counts) if max_length else 0,
         )

@@ -88,7 +88,7 @@ def _actuals(receipt: Receipt) -> list[tuple[str, str, str, str]]:
     return [
         ("Optimizer steps", text.count(plan.steps), text.count(run.step), resumed),
         ("Trained parameters", text.count(plan.parameters_trained), text.count(run.parameters_trained), share),
-        ("Tokens seen", text.count(plan.steps * plan.tokens_per_step), text.count(run.tokens), speed),
+        ("Tokens seen", text.count(round(plan.epochs * (plan.train.tokens or 0))), text.count(run.tokens), speed),
         ("Memory", text.size(plan.memory.state), text.size(run.peak_memory), "planned: state only; actual: peak"),
         ("Time in the training loop", text.NONE, text.duration(run.seconds), ""),
     ]

@@ -44,10 +44,8 @@ def step_of(checkpoint: Path) -> int:
 
 def all_checkpoints(run: Path) -> list[Path]:
     """Every checkpoint folder of a run, complete or not, oldest first."""
-    found = [
-        path for path in (run / FOLDER).glob("checkpoint-*") if path.is_dir() and path.name.rpartition("-")[2].isdecimal()
-    ]
-    return sorted(found, key=step_of)
+    found = [path for path in (run / FOLDER).glob("checkpoint-*") if path.is_dir()]
+    return sorted((path for path in found if path.name.rpartition("-")[2].isdecimal()), key=step_of)
 
 
 def last_complete(run: Path) -> Path | None:

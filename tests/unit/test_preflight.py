@@ -1,0 +1,164 @@
+"""The rules on a plan: each strikes on what it is about, and is silent next to it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.plans import CPU, GPU, chat_rows, codes, make_plan, make_recipe
+from tests.support.runs import small_facts
+from tunesmith.models.facts import model_facts
+from tunesmith.models.source import locate
+from tunesmith.pipeline import plan as plan_recipe
+from tunesmith.plan.preflight import OWNED, check_method
+from tunesmith.records import Finding, ModelFacts
+from tunesmith.rules import FindingsError
+
+
+def found(plan: Any, code: str) -> Finding:
+    return next(one for one in plan.findings if one.code == code)
+
+
+def facts(**changes: Any) -> ModelFacts:
+    return model_facts(locate("builtin:small")).model_copy(update=changes)
+
+
+@pytest.mark.parametrize("method", ["dpo", "grpo", "rloo", "kto", "reward", "clm"])
+def test_p001_methods_that_are_not_built_yet(method: str) -> None:
+    """They are refused before their rows and arguments are looked at, which sft knows nothing of."""
+    rows = [{"chosen": "a", "rejected": "b"}]
+    recipe = make_recipe(rows, method=method, training={"learning_rate": "2e-5", "beta": 0.1})
+    with pytest.raises(FindingsError, match=f"P001 method: Method {method} isn't built"):
+        plan_recipe(recipe)
+
+
+def test_p001_is_silent_on_sft() -> None:
+    assert list(check_method(make_recipe())) == []
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [(5e-2, "10 times higher"), (1.0, "200 times higher"), (5e-4, "10 times lower"), (0.0, "inf times lower")],
+)
+def test_p002_a_learning_rate_far_off(rate: float, said: str) -> None:
+    one = found(make_plan(make_recipe(training={"learning_rate": rate})), "P002")
+    assert one.where == "training.learning_rate"
+    assert f"{said} than is usual for LoRA (0.005)" in one.what
+    assert "near 0.005" in one.fix
+
+
+def test_p002_goes_by_what_is_trained() -> None:
+    assert "P002" in codes(make_plan(make_recipe(training={"learning_rate": 4e-2}, adapter={"kind": "none"})))
+    assert "P002" not in codes(make_plan(make_recipe(training={"learning_rate": 4e-2})))
+
+
+@pytest.mark.parametrize("rate", [4.9e-2, 5.1e-4, 5e-3])
+def test_p002_is_silent_near_what_is_usual(rate: float) -> None:
+    assert "P002" not in codes(make_plan(make_recipe(training={"learning_rate": rate})))
+
+
+def test_p003_longer_than_the_context() -> None:
+    one = found(make_plan(make_recipe(training={"max_length": 2049})), "P003")
+    assert "2049" in one.what
+    assert "2048" in one.what
+    for length in (2048, None):
+        assert "P003" not in codes(make_plan(make_recipe(training={"max_length": length})))
+    assert "P003" not in codes(make_plan(make_recipe(training={"max_length": 9999}), model=facts(context=0)))
+
+
+def test_p005_hardly_any_steps() -> None:
+    assert "only 9 optimizer steps" in found(make_plan(make_recipe(training={"max_steps": 9})), "P005").what
+    assert "P005" not in codes(make_plan(make_recipe(training={"max_steps": 10})))
+
+
+def test_p006_the_state_does_not_fit() -> None:
+    recipe = make_recipe(adapter={"kind": "none"})
+    need = 16 * 446_208
+    assert "P006" not in codes(make_plan(recipe, CPU.model_copy(update={"memory": need})))
+    one = found(make_plan(recipe, CPU.model_copy(update={"memory": need - 1})), "P006")
+    assert "need 0.0 GB" in one.what
+    huge = facts(parameters=70_000_000_000)
+    assert "need 1120.0 GB, the device has 150.3 GB" in found(make_plan(recipe, GPU, huge), "P006").what
+
+
+@pytest.mark.parametrize("place", ["hf-jobs", "sky"])
+def test_p007_places_that_are_not_built_yet(place: str) -> None:
+    assert place in found(make_plan(make_recipe(launch={"on": place})), "P007").what
+    assert "P007" not in codes(make_plan(make_recipe(launch={"on": "local"})))
+
+
+def test_p008_a_target_that_matches_nothing() -> None:
+    plan = make_plan(make_recipe(adapter={"targets": ["q_proj", "qproj"]}))
+    assert "'qproj'" in found(plan, "P008").what
+    assert "P008" not in codes(make_plan(make_recipe(adapter={"targets": ["q_proj"]})))
+
+
+@pytest.mark.parametrize("name", OWNED)
+def test_p009_arguments_of_the_plan_s_own(name: str) -> None:
+    from tunesmith.recipe.training import config_fields
+
+    value: Any = next(value for value in (True, 3, "x", {"a": 1}) if _accepted(name, value))
+    plan = make_plan(make_recipe(training={name: value}))
+    one = found(plan, "P009")
+    assert (one.where, one.severity) == (f"training.{name}", "error")
+    assert OWNED[name][0] in one.what
+    assert one.fix == OWNED[name][1]
+    assert plan.training == make_plan(make_recipe()).training
+    assert name in config_fields("sft")
+
+
+def _accepted(name: str, value: Any) -> bool:
+    from tunesmith.errors import UsageError
+
+    try:
+        make_recipe(training={name: value})
+    except UsageError:
+        return False
+    return True
+
+
+def test_p009_is_silent_on_the_user_s_arguments() -> None:
+    assert "P009" not in codes(make_plan(make_recipe(training={"learning_rate": 5e-3, "max_steps": 30})))
+
+
+def test_p010_updates_that_are_rounded_away() -> None:
+    full: dict[str, Any] = {"adapter": {"kind": "none"}, "training": {"learning_rate": 2e-5}}
+    assert "P010" in codes(make_plan(make_recipe(**full, dtype="bfloat16")))
+    assert "P010" not in codes(make_plan(make_recipe(**full)))
+    assert "P010" not in codes(make_plan(make_recipe(**full), GPU))
+    full["training"] = {"learning_rate": 1e-4}
+    assert "P010" not in codes(make_plan(make_recipe(**full, dtype="bfloat16")))
+    lora = make_recipe(training={"learning_rate": 2e-5}, dtype="bfloat16")
+    assert "P010" not in codes(make_plan(lora))
+
+
+def test_t002_rows_that_are_cut() -> None:
+    plan = make_plan(make_recipe(data={"eval": 0}))
+    longest = plan.train.longest
+    assert longest is not None
+    assert "T002" not in codes(make_plan(make_recipe(data={"eval": 0}, training={"max_length": longest})))
+    plan = make_plan(make_recipe(data={"eval": 0}, training={"max_length": longest - 1}))
+    one = found(plan, "T002")
+    assert one.what.startswith(f"{plan.train.cut} of 240 rows are longer than max_length {longest - 1}")
+    assert 0 < plan.train.cut < 240
+    assert str(longest) in one.fix
+    assert "T002" not in codes(make_plan(make_recipe(training={"max_length": None})))
+
+
+def test_t005_messages_without_a_template() -> None:
+    bare = facts(has_template=False, name="org/base")
+    assert "org/base has no chat template" in found(make_plan(make_recipe(), model=bare), "T005").what
+    Path("mine.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    assert "T005" not in codes(make_plan(make_recipe(chat_template="mine.jinja"), model=bare))
+    text = make_recipe([{"text": f"line {n}"} for n in range(240)])
+    assert "T005" not in codes(make_plan(text, model=bare))
+    assert "T005" not in codes(make_plan(make_recipe()))
+
+
+def test_findings_of_the_rows_stand_in_the_plan() -> None:
+    plan = make_plan(make_recipe([*chat_rows(240), *chat_rows(1)]))
+    assert "D009" in codes(plan)
+
+
+def test_small_facts_of_other_tests_are_near_the_model_s() -> None:
+    assert small_facts().context == facts().context
