@@ -1,4 +1,4 @@
-"""Writes the pages that are made from code: rules, the command line, and the JSON Schemas. A test holds them up to date."""
+"""Writes the pages that are made from code: rules, command line, JSON Schemas. A test holds them up to date."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ _LETTERS = {
 
 def rules_page() -> str:
     """All rules, by letter."""
-    lines = ["# Rules", "", "Known ways in which fine-tuning goes wrong. `tunesmith rule T001` shows one in the terminal."]
+    lines = [
+        "# Rules",
+        "",
+        "Known ways in which fine-tuning goes wrong. `tunesmith rule T001` shows one in the terminal.",
+    ]
     letter = ""
     for rule in RULES.values():
         if rule.code[0] != letter:

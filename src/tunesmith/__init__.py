@@ -1,7 +1,7 @@
 """From raw data to a fine-tuned language model that is proven to be right.
 
-The stages, in order: `inspect`, `plan`, `prepare_run`, `train`, `evaluate`, `export`, `write_receipt`; `tune` is all of them.
-Each takes and gives records (`Plan`, `Receipt` and others in `tunesmith.records`); see `tunesmith.pipeline`.
+The stages, in order: `inspect`, `make_plan`, `prepare_run`, `train_run`, `evaluate_run`, `export_run`, `write_receipt`;
+`tune` is all of them. They stand in `tunesmith.pipeline` and exchange records (`tunesmith.records`).
 """
 
 from __future__ import annotations
@@ -10,46 +10,41 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .errors import TunesmithError
-    from .pipeline import evaluate, export, inspect, plan, prepare_run, train, tune, write_receipt
-    from .recipe import Recipe, load_recipe
-    from .records import Plan, Receipt
+    from .errors import TunesmithError as TunesmithError
+    from .pipeline import evaluate_run as evaluate_run
+    from .pipeline import export_run as export_run
+    from .pipeline import inspect as inspect
+    from .pipeline import make_plan as make_plan
+    from .pipeline import prepare_run as prepare_run
+    from .pipeline import train_run as train_run
+    from .pipeline import tune as tune
+    from .pipeline import write_receipt as write_receipt
+    from .recipe import Recipe as Recipe
+    from .recipe import load_recipe as load_recipe
+    from .records import Plan as Plan
+    from .records import Receipt as Receipt
 
 __version__ = "0.1.0"
 
-# Name -> module; loaded when used, so that importing the package costs nothing.
+# Name -> module; loaded when used, so that importing the package costs nothing. No name is a subpackage's too, since
+# importing the subpackage would hide it.
 _PUBLIC = {
-    "TunesmithError": "errors",
     "Plan": "records",
     "Receipt": "records",
     "Recipe": "recipe",
-    "load_recipe": "recipe",
-    "evaluate": "pipeline",
-    "export": "pipeline",
+    "TunesmithError": "errors",
+    "evaluate_run": "pipeline",
+    "export_run": "pipeline",
     "inspect": "pipeline",
-    "plan": "pipeline",
+    "load_recipe": "recipe",
+    "make_plan": "pipeline",
     "prepare_run": "pipeline",
-    "train": "pipeline",
+    "train_run": "pipeline",
     "tune": "pipeline",
     "write_receipt": "pipeline",
 }
 
-__all__ = [
-    "Plan",
-    "Receipt",
-    "Recipe",
-    "TunesmithError",
-    "__version__",
-    "evaluate",
-    "export",
-    "inspect",
-    "load_recipe",
-    "plan",
-    "prepare_run",
-    "train",
-    "tune",
-    "write_receipt",
-]
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - all names of _PUBLIC are strings
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,9 @@
 """The stages in order. Start reading here: each function is one stage, and `tune` is all of them.
 
 raw data --inspect--> DataReport
-recipe + rows + model facts + hardware --plan--> Plan
-Plan --prepare_run--> run folder --train--> RunRecord, model/
-run folder --evaluate--> EvalReport      run folder --export--> Manifest
+recipe + rows + model facts + hardware --make_plan--> Plan
+Plan --prepare_run--> run folder --train_run--> RunRecord, model/
+run folder --evaluate_run--> EvalReport      run folder --export_run--> Manifest
 all records --write_receipt--> Receipt
 """
 
@@ -84,7 +84,7 @@ def inspect(
     )
 
 
-def plan(recipe: Recipe, *, run: str = "run") -> Plan:
+def make_plan(recipe: Recipe, *, run: str = "run") -> Plan:
     """Resolve a recipe, writing nothing.
 
     Raises:
@@ -153,7 +153,7 @@ def _free_folder(folder: Path) -> Path:
     return folder.resolve()
 
 
-def train(folder: Path, listen: Callable[[Event], None] = _nobody) -> RunRecord:
+def train_run(folder: Path, listen: Callable[[Event], None] = _nobody) -> RunRecord:
     """Train a prepared run folder in a process of its own, or continue it from its last complete checkpoint.
 
     Raises:
@@ -173,7 +173,7 @@ def train(folder: Path, listen: Callable[[Event], None] = _nobody) -> RunRecord:
     return run_worker(folder, listen)
 
 
-def evaluate(folder: Path, settings: Evaluation | None = None, *, progress: Progress = silent) -> EvalReport:
+def evaluate_run(folder: Path, settings: Evaluation | None = None, *, progress: Progress = silent) -> EvalReport:
     """Compare the tuned model with its base on the run's held-out rows, and save the report."""
     from .evaluate import evaluate as compare
 
@@ -184,7 +184,7 @@ def evaluate(folder: Path, settings: Evaluation | None = None, *, progress: Prog
     return report
 
 
-def export(folder: Path, settings: Export | None = None, *, progress: Progress = silent) -> Manifest:
+def export_run(folder: Path, settings: Export | None = None, *, progress: Progress = silent) -> Manifest:
     """Merge, convert and verify; the manifest says what passed.
 
     Raises:
@@ -236,11 +236,11 @@ def tune(
 
 def tune_prepared(folder: Path, *, progress: Progress = silent, listen: Callable[[Event], None] = _nobody) -> Receipt:
     """`tune` from a prepared run folder on."""
-    train(folder, listen)
+    train_run(folder, listen)
     try:
         if Plan.load(folder).test is not None:
-            evaluate(folder, progress=progress)
-        export(folder, progress=progress)
+            evaluate_run(folder, progress=progress)
+        export_run(folder, progress=progress)
     finally:
         receipt = write_receipt(folder)
     return receipt

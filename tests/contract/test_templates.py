@@ -100,6 +100,23 @@ def test_a_template_file_counts_in_place_of_the_model_s_own(tmp_path: Path) -> N
     assert totals != LightTokenizer(SMALL).encode_rows(ROWS["chat"], "prompt-completion")[1]
 
 
+def test_the_templates_that_trl_can_mark_are_known(tmp_path: Path) -> None:
+    import trl
+
+    from tunesmith.data.trl_preparation import can_mark
+
+    tokenizer = load_tokenizer(SMALL)
+    files = sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))
+    assert len(files) > 20
+    answers = set()
+    for file in files:
+        tokenizer.chat_template = file.read_text(encoding="utf-8")
+        light = LightTokenizer(SMALL, str(file))
+        assert light.has_generation_marks == can_mark(tokenizer), file.name
+        answers.add(light.has_generation_marks)
+    assert answers == {True, False}
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=30), min_size=1, max_size=4))
 def test_any_conversation_renders_as_in_transformers(texts: list[str]) -> None:

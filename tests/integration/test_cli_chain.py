@@ -115,7 +115,7 @@ class TestRuns:
     def test_a_killed_run_is_listed_as_such(self, run: Path, capsys: Capture) -> None:
         RunRecord.load(run).model_copy(update={"status": "running", "pid": 2**22 - 1}).save(run)
         assert main(["runs", "list"]) == 0
-        assert "killed" in capsys.readouterr().out
+        assert "failed" in capsys.readouterr().out
 
     @pytest.mark.parametrize("name", ["mine", "last", "runs/mine"])
     def test_show(self, name: str, run: Path, capsys: Capture) -> None:

@@ -74,7 +74,7 @@ def final_loss(run: Path) -> float:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody disturbs, for comparison."""
     run = prepare(tmp_path_factory.mktemp("undisturbed"))
-    pipeline.train(run)
+    pipeline.train_run(run)
     return run
 
 
@@ -145,7 +145,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_weights(
     worker.wait()
     assert not (run / "model").exists() or RunRecord.load(run).status == "done" or moment is after_training
 
-    record = pipeline.train(run)
+    record = pipeline.train_run(run)
 
     assert record.status == "done"
     assert final_loss(run) == final_loss(undisturbed)
@@ -160,7 +160,7 @@ def test_killed_twice_it_still_arrives(tmp_path: Path, undisturbed: Path) -> Non
         wait_for(lambda: any(e.kind == "log" and e.step == step for e in read_events(run)), worker)  # noqa: B023
         worker.kill()
         worker.wait()
-    assert pipeline.train(run).resumed_from[-1] >= 3
+    assert pipeline.train_run(run).resumed_from[-1] >= 3
     assert weights(run) == weights(undisturbed)
 
 
@@ -172,7 +172,7 @@ def test_an_interrupt_saves_and_says_how_to_resume(tmp_path: Path, undisturbed: 
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(StoppedError) as stopped:
-        pipeline.train(run, interrupt)
+        pipeline.train_run(run, interrupt)
     assert stopped.value.exit_code == 130
     assert f"tunesmith resume {run}" in stopped.value.fix
     record = RunRecord.load(run)
@@ -182,7 +182,7 @@ def test_an_interrupt_saves_and_says_how_to_resume(tmp_path: Path, undisturbed: 
     assert checkpoint.name == f"checkpoint-{record.step}"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
-    pipeline.train(run)
+    pipeline.train_run(run)
     assert weights(run) == weights(undisturbed)
 
 
@@ -191,7 +191,7 @@ def test_a_run_that_is_going_on_is_not_started_twice_and_can_be_stopped(tmp_path
     worker = start(run)
     wait_for(lambda: before_any_checkpoint(run), worker)
     with pytest.raises(UsageError, match="is running already"):
-        pipeline.train(run)
+        pipeline.train_run(run)
     local.stop(RunRecord.load(run))
     assert worker.wait(timeout=60) == 130
     assert RunRecord.load(run).status == "stopped"
@@ -201,7 +201,7 @@ def test_a_run_that_is_going_on_is_not_started_twice_and_can_be_stopped(tmp_path
 
 def test_a_done_run_is_not_trained_again(undisturbed: Path) -> None:
     with pytest.raises(UsageError, match="nothing to resume"):
-        pipeline.train(undisturbed)
+        pipeline.train_run(undisturbed)
 
 
 def test_changed_rows_are_refused(tmp_path: Path) -> None:
@@ -209,14 +209,14 @@ def test_changed_rows_are_refused(tmp_path: Path) -> None:
     with (run / "data" / "train.jsonl").open("a") as file:
         file.write("\n")
     with pytest.raises(TunesmithError, match="R003"):
-        pipeline.train(run)
+        pipeline.train_run(run)
     assert [found.code for found in RunRecord.load(run).findings] == ["R003"]
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     run = prepare(tmp_path, learning_rate=1e30, max_grad_norm=0.0, warmup_steps=0, max_steps=200)
     with pytest.raises(TunesmithError, match="R001"):
-        pipeline.train(run)
+        pipeline.train_run(run)
     record = RunRecord.load(run)
     assert record.status == "failed"
     assert record.step < 200
@@ -235,19 +235,19 @@ def test_fewer_trained_parameters_than_planned_are_an_error(tmp_path: Path) -> N
     plan = Plan.load(run)
     plan.model_copy(update={"parameters_trained": plan.parameters_trained + 1}).save(run)
     with pytest.raises(TunesmithError, match="R002"):
-        pipeline.train(run)
+        pipeline.train_run(run)
 
 
 def test_rows_that_training_would_drop_are_an_error(tmp_path: Path) -> None:
     run = prepare(tmp_path, max_length=20)
-    with pytest.raises(TunesmithError, match="T00[13]"):
-        pipeline.train(run)
+    with pytest.raises(TunesmithError, match=r"T00[13]"):
+        pipeline.train_run(run)
     assert {"T001", "T003"} & {found.code for found in RunRecord.load(run).findings}
 
 
 def test_learning_nothing_is_said(tmp_path: Path, undisturbed: Path) -> None:
     run = prepare(tmp_path, learning_rate=1e-12)
-    assert "R004" in [found.code for found in pipeline.train(run).findings]
+    assert "R004" in [found.code for found in pipeline.train_run(run).findings]
     assert "R004" not in [found.code for found in RunRecord.load(undisturbed).findings]
 
 
@@ -261,7 +261,7 @@ def test_lora_trains_the_adapter_only(tmp_path: Path) -> None:
         "training": {"max_steps": 2, "report_to": "none"},
     }
     run = pipeline.prepare_run(build_recipe(values), tmp_path / "run")
-    record = pipeline.train(run)
+    record = pipeline.train_run(run)
     assert record.parameters_trained == Plan.load(run).parameters_trained < 100_000
     assert (run / "model" / "adapter_model.safetensors").exists()
     assert not (run / "model" / "model.safetensors").exists()
@@ -269,7 +269,7 @@ def test_lora_trains_the_adapter_only(tmp_path: Path) -> None:
 
 def test_metrics_reach_trackio_and_its_failure_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepare(tmp_path, "tracked", report_to="trackio", max_steps=3)
-    record = pipeline.train(run)
+    record = pipeline.train_run(run)
     assert "R006" not in [found.code for found in record.findings]
     answer = subprocess.run(
         [sys.executable, "-m", "trackio.cli", "list", "runs", "--project", "tunesmith", "--json"],
@@ -282,6 +282,6 @@ def test_metrics_reach_trackio_and_its_failure_ends_no_run(tmp_path: Path, monke
 
     (tmp_path / "not-a-folder").write_text("")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "not-a-folder" / "db"))
-    broken = pipeline.train(prepare(tmp_path, "untracked", report_to="trackio", max_steps=3))
+    broken = pipeline.train_run(prepare(tmp_path, "untracked", report_to="trackio", max_steps=3))
     assert broken.status == "done"
     assert "R006" in [found.code for found in broken.findings]

@@ -22,7 +22,7 @@ from tunesmith.rules import FindingsError, finding
 OPTIONS = {
     "demo": ["--output", "--json"],
     "tune": ["--model", "--test", "--method", "--output", "--json"],
-    "init": ["--model", "--test", "--method", "--recipe", "--force"],
+    "init": ["--model", "--test", "--method", "--recipe", "--force", "--json"],
     "inspect": ["--model", "--revision", "--max-length", "--chat-template", "--no-audit", "--json"],
     "plan": ["--json"],
     "prepare": ["--output", "--json"],
@@ -34,10 +34,10 @@ OPTIONS = {
     "runs logs": ["--worker"],
     "evaluate": ["--json"],
     "export": ["--gguf", "--json"],
-    "chat": ["--prompt", "--base", "--max-new-tokens"],
+    "chat": ["--prompt", "--base", "--max-new-tokens", "--json"],
     "receipt": ["--json"],
     "rule": ["--json"],
-    "schema": [],
+    "schema": ["--json"],
 }
 TAKE_KEYS = {"tune", "plan", "prepare", "train"}
 

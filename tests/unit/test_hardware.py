@@ -106,3 +106,5 @@ def test_an_apple(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "arm64")
     found = local_hardware()
     assert (found.device, found.name, found.bf16) == ("mps", "Apple GPU", False)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert local_hardware().device == "cpu"

@@ -10,15 +10,15 @@ from tests.support.plans import chat_rows, make_recipe
 from tunesmith.errors import EnvironmentLacksError, UsageError
 from tunesmith.pipeline import (
     RUNS,
-    evaluate,
-    export,
+    evaluate_run,
+    export_run,
     find_runs,
     inspect,
     new_folder,
     open_run,
     prepare_run,
     run_name,
-    train,
+    train_run,
 )
 from tunesmith.recipe import build_recipe
 from tunesmith.records import DataReport, Plan, RunRecord
@@ -113,14 +113,14 @@ def test_a_prepared_run(tmp_path: Path) -> None:
 
 
 def test_the_recipe_in_the_run_folder_makes_the_same_run(tmp_path: Path) -> None:
-    from tunesmith.pipeline import plan
+    from tunesmith.pipeline import make_plan
     from tunesmith.recipe import load_recipe
 
     recipe = make_recipe(training={"learning_rate": "4e-3", "run_name": "no"}, seed=3)
     folder = prepare_run(recipe, tmp_path / "run")
     again = load_recipe(folder / "recipe.yaml")
     assert again == recipe
-    assert plan(again, run="run") == Plan.load(folder)
+    assert make_plan(again, run="run") == Plan.load(folder)
 
 
 def test_rows_that_the_recipe_drops_are_no_errors_of_the_run(tmp_path: Path) -> None:
@@ -132,12 +132,12 @@ def test_rows_that_the_recipe_drops_are_no_errors_of_the_run(tmp_path: Path) -> 
 
 def test_stages_that_come_too_early_or_too_late(tmp_path: Path) -> None:
     folder = put_run(tmp_path / "run", status="failed")
-    for stage in (evaluate, export):
+    for stage in (evaluate_run, export_run):
         with pytest.raises(UsageError, match="isn't done: its status is failed"):
             stage(folder)
     done = put_run(tmp_path / "done")
     with pytest.raises(UsageError, match="is done; there is nothing to resume"):
-        train(done)
+        train_run(done)
 
 
 def test_inspecting_without_a_model() -> None:

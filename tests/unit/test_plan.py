@@ -12,7 +12,7 @@ from tests.support.runs import small_facts
 from tunesmith.files import sha256
 from tunesmith.models.facts import model_facts
 from tunesmith.models.source import locate
-from tunesmith.pipeline import plan as plan_recipe
+from tunesmith.pipeline import make_plan as plan_recipe
 from tunesmith.pipeline import prepare_run
 from tunesmith.records import Choice, Hardware, ModelFacts, Plan
 from tunesmith.rules import FindingsError
@@ -100,6 +100,43 @@ def test_choices_on_a_cpu() -> None:
     assert (big["per_device_train_batch_size"], big["gradient_accumulation_steps"]) == (1, 16)
 
 
+def test_all_arguments_of_the_trainer() -> None:
+    """Nothing that matters is left to a default of the library's."""
+    assert make_plan(make_recipe()).training == {
+        "max_length": 64,
+        "per_device_train_batch_size": 16,
+        "gradient_accumulation_steps": 1,
+        "per_device_eval_batch_size": 16,
+        "gradient_checkpointing": False,
+        "packing": False,
+        "learning_rate": 5e-3,
+        "lr_scheduler_type": "cosine",
+        "optim": "adamw_torch_fused",
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "num_train_epochs": 3,
+        "warmup_steps": 2,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 9,
+        "save_total_limit": 2,
+        "eval_strategy": "steps",
+        "eval_steps": 9,
+        "report_to": "none",
+        "project": "tunesmith",
+        "run_name": "r1",
+        "use_cpu": True,
+        "bf16": False,
+        "seed": 42,
+        "data_seed": 42,
+        "completion_only_loss": True,
+        "logging_nan_inf_filter": False,
+        "trackio_static_space_id": False,
+        "disable_tqdm": True,
+    }
+
+
 def test_choices_on_a_gpu() -> None:
     plan = make_plan(make_recipe(), GPU, BIG)
     assert (plan.training["use_cpu"], plan.training["bf16"], plan.training["packing"]) == (False, True, False)
@@ -153,6 +190,9 @@ def test_the_longest_row_decides_the_length() -> None:
     assert str(longest) in choice(plan, "max_length").reason
     short = small_facts().model_copy(update={"context": longest - 1})
     assert make_plan(make_recipe(), model=short).training["max_length"] == longest - 1
+    long = make_plan(make_recipe(chat_rows(9, words=400)))
+    assert long.train.longest is not None
+    assert long.training["max_length"] == -(-long.train.longest // 64) * 64
     exact = small_facts().model_copy(update={"context": longest})
     plan = make_plan(make_recipe(), model=exact)
     assert (plan.training["max_length"], plan.train.cut) == (longest, 0)
@@ -228,6 +268,11 @@ def test_only_the_answer_is_trained() -> None:
     assert not {"completion_only_loss", "assistant_only_loss"} & set(plan.training)
 
 
+def test_at_least_a_step_for_each_epoch() -> None:
+    plan = make_plan(make_recipe(chat_rows(3), data={"eval": 0}))
+    assert (plan.steps, plan.epochs) == (3, 3.0)
+
+
 def test_the_reason_of_the_steps_names_what_they_come_from() -> None:
     training = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3, "num_train_epochs": 2}
     made = choice(make_plan(make_recipe(data={"eval": 0}, training=training)), "model.steps")
@@ -275,8 +320,8 @@ def test_planning_imports_no_torch_and_writes_nothing(tmp_path: Path) -> None:
     make_recipe()
     before = set(tmp_path.rglob("*"))
     code = (
-        "import sys; from tunesmith.pipeline import plan; from tunesmith.recipe import build_recipe;"
-        "made = plan(build_recipe({'model': 'builtin:small', 'data': {'train': 'train.jsonl'}}));"
+        "import sys; from tunesmith.pipeline import make_plan; from tunesmith.recipe import build_recipe;"
+        "made = make_plan(build_recipe({'model': 'builtin:small', 'data': {'train': 'train.jsonl'}}));"
         "print(made.steps, {'torch', 'trl', 'datasets', 'scipy'} & set(sys.modules))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)

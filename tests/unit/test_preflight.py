@@ -9,7 +9,7 @@ from tests.support.plans import CPU, GPU, chat_rows, codes, make_plan, make_reci
 from tests.support.runs import small_facts
 from tunesmith.models.facts import model_facts
 from tunesmith.models.source import locate
-from tunesmith.pipeline import plan as plan_recipe
+from tunesmith.pipeline import make_plan as plan_recipe
 from tunesmith.plan.preflight import OWNED, check_method
 from tunesmith.records import Finding, ModelFacts
 from tunesmith.rules import FindingsError

@@ -39,7 +39,11 @@ def test_the_version_is_the_same_everywhere() -> None:
 def test_every_dependency_is_explained() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     explained = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
-    needed = [*project["dependencies"], *project["optional-dependencies"]["gguf"], *project["optional-dependencies"]["dev"]]
+    needed = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["gguf"],
+        *project["optional-dependencies"]["dev"],
+    ]
     names = [re.split(r"[<>=~!\[; ]", requirement)[0] for requirement in needed]
     assert [name for name in names if name not in explained] == []
 
@@ -51,20 +55,23 @@ def test_the_public_api_is_what_it_was() -> None:
         "Recipe",
         "TunesmithError",
         "__version__",
-        "evaluate",
-        "export",
+        "evaluate_run",
+        "export_run",
         "inspect",
         "load_recipe",
-        "plan",
+        "make_plan",
         "prepare_run",
-        "train",
+        "train_run",
         "tune",
         "write_receipt",
     ]
     assert all(getattr(tunesmith, name) is not None for name in tunesmith.__all__)
+    assert not any((ROOT / "src" / "tunesmith" / name).is_dir() for name in tunesmith.__all__)
 
 
 def test_importing_the_package_is_cheap() -> None:
-    code = "import sys, tunesmith; print([name for name in ('torch', 'transformers', 'pydantic') if name in sys.modules])"
+    code = (
+        "import sys, tunesmith; print([name for name in ('torch', 'transformers', 'pydantic') if name in sys.modules])"
+    )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

@@ -47,6 +47,8 @@ def test_events_with_nan_come_back_as_numbers(data: dict[str, float]) -> None:
 def test_records_are_frozen_and_strict() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         RUN.loss = 1.0
+    with pytest.raises(ValidationError, match="frozen"):
+        Event(time=1.0, kind="log").step = 3
     with pytest.raises(ValidationError, match="Extra inputs"):
         RunRecord(id="a", status="done", created="x", colour="red")
 
@@ -89,3 +91,6 @@ def test_something_else_in_a_record_s_place(tmp_path: Path) -> None:
 def test_a_later_version_may_leave_out_what_has_a_default() -> None:
     text: dict[str, Any] = {"id": "a", "status": "done", "created": "2026-11-20T12:00:00+00:00"}
     assert RunRecord.model_validate(text) == RUN
+    assert (RUN.step, RUN.seconds, RUN.loss, RUN.findings) == (0, 0.0, None, [])
+    event = Event.model_validate_json('{"time": 1, "kind": "end"}')
+    assert (event.step, event.data) == (0, {})

@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from .. import pipeline
-from .common import add_run
+from ..errors import UsageError
+from .common import add_json, add_run
 from .output import Output, harmless
 
 
@@ -16,14 +17,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", help="answer this one message and end")
     parser.add_argument("--base", action="store_true", help="talk to the base model instead")
     parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (default: 256)")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Answer one message, or talk until Ctrl-D."""
-    output = Output()
+    output = Output(as_json=arguments.json)
+    if arguments.json and arguments.prompt is None:
+        raise UsageError(
+            "tunesmith chat --json needs --prompt.", why="A talk has no one answer.", fix="Give --prompt TEXT."
+        )
     chat = pipeline.open_chat(pipeline.open_run(arguments.run), base=arguments.base)
     if arguments.prompt is not None:
-        output.data.out(harmless(chat.answer(arguments.prompt, max_new_tokens=arguments.max_new_tokens)))
+        answer = chat.answer(arguments.prompt, max_new_tokens=arguments.max_new_tokens)
+        if arguments.json:
+            output.record({"prompt": arguments.prompt, "answer": answer})
+        else:
+            output.data.out(harmless(answer))
         return 0
     output.say("Ctrl-D ends the talk; an empty line begins a new one.")
     while True:

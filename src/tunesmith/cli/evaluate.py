@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     output = Output(as_json=arguments.json)
     folder = pipeline.open_run(arguments.run)
     with output.progress() as progress:
-        report = pipeline.evaluate(folder, progress=progress)
+        report = pipeline.evaluate_run(folder, progress=progress)
     if arguments.json:
         output.record(report)
     else:

@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = pipeline.open_run(arguments.run)
     settings = None if arguments.gguf is None else Export(gguf=arguments.gguf)
     with output.progress() as progress:
-        manifest = pipeline.export(folder, settings, progress=progress)
+        manifest = pipeline.export_run(folder, settings, progress=progress)
     if arguments.json:
         output.record(manifest)
     else:

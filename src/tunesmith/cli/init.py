@@ -9,7 +9,7 @@ from .. import pipeline
 from ..errors import UsageError
 from ..files import write_atomic
 from ..recipe.template import recipe_text
-from .common import add_data_options, has_errors
+from .common import add_data_options, add_json, has_errors
 from .output import Output, safe
 
 
@@ -20,11 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe", type=Path, default=Path("recipe.yaml"), metavar="FILE", help="file to write (default: recipe.yaml)"
     )
     parser.add_argument("--force", action="store_true", help="overwrite the file")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write a commented recipe that fits the data."""
-    output = Output()
+    output = Output(as_json=arguments.json)
     if arguments.recipe.exists() and not arguments.force:
         raise UsageError(
             f"{arguments.recipe} is there already.",
@@ -43,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
         folder=arguments.recipe.resolve().parent,
     )
     write_atomic(arguments.recipe, text)
+    if arguments.json:
+        output.record({"recipe": str(arguments.recipe), "verdict": verdict.model_dump()})
     output.show(f"wrote {safe(arguments.recipe)}")
     output.findings(report.findings)
     output.next_step("plan", arguments.recipe)

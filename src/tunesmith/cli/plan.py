@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Plan a recipe; exit code 1 when the plan has errors."""
     output = Output(as_json=arguments.json)
-    plan = pipeline.plan(recipe_from_file(arguments.recipe, arguments.overrides))
+    plan = pipeline.make_plan(recipe_from_file(arguments.recipe, arguments.overrides))
     if arguments.json:
         output.record(plan)
     else:

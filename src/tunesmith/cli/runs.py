@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "logs":
         return _logs(folder, worker=arguments.worker)
     output = Output(as_json=arguments.json)
-    record = RunRecord.load(folder)
+    record = local.settled(RunRecord.load(folder))
     if arguments.action == "stop":
         local.stop(record)
         if arguments.json:
@@ -56,23 +56,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     output = Output(as_json=arguments.json)
-    runs = pipeline.find_runs(arguments.root)
+    runs = [local.settled(record) for _, record in pipeline.find_runs(arguments.root)]
     if arguments.json:
-        output.record([record for _, record in runs])
+        output.record(runs)
         return 0
     rows = [
-        (record.id, _status(record), f"{record.step}/{record.steps}", _loss(record.loss), _loss(record.eval_loss))
-        for _, record in runs
+        (record.id, record.status, f"{record.step}/{record.steps}", _loss(record.loss), _loss(record.eval_loss))
+        for record in runs
     ]
     output.table("", ("run", "status", "step", "loss", "held-out"), rows)
     if not runs:
         output.say(f"No runs under {safe(arguments.root)}.")
     return 0
-
-
-def _status(record: RunRecord) -> str:
-    killed = record.status == "running" and not local.is_alive(record)
-    return "killed" if killed else record.status
 
 
 def _loss(value: float | None) -> str:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from .. import records
 from ..recipe import Recipe
+from .common import add_json
 from .output import Output
 
 SCHEMAS: dict[str, type[BaseModel]] = {
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"one of {', '.join(SCHEMAS)} (default: recipe)",
     )
+    add_json(parser)
 
 
 def schema_of(name: str) -> dict[str, Any]:

@@ -32,8 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def train(output: Output, folder: Path) -> int:
     """Train a run folder with a progress bar, and tell the result."""
+    output.say("The worker loads the libraries and the model.")
     with output.progress() as progress:
-        record = pipeline.train(folder, progress.event)
+        record = pipeline.train_run(folder, progress.event)
     if output.as_json:
         output.record(record)
     else:

@@ -37,6 +37,7 @@ def tune(output: Output, recipe: Recipe, folder: Path | None) -> int:
     show_data(output, DataReport.load(folder))
     show_plan(output, plan, brief=True)
     output.findings(plan.findings)
+    output.say("The worker loads the libraries and the model.")
     with output.progress() as progress:
         receipt = pipeline.tune_prepared(folder, progress=progress, listen=progress.event)
     if output.as_json:

@@ -38,6 +38,13 @@ def is_alive(record: RunRecord) -> bool:
     return False
 
 
+def settled(record: RunRecord) -> RunRecord:
+    """The record of a run, with status failed where its worker is gone without having said so."""
+    if record.status != "running" or is_alive(record):
+        return record
+    return record.model_copy(update={"status": "failed", "pid": None, "error": "The worker was killed."})
+
+
 def stop(record: RunRecord) -> None:
     """Ask a run's worker to save and stop after its current step.
 

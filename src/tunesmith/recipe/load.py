@@ -142,7 +142,8 @@ def build_recipe(
 
 
 def _explain(error: ValidationError, where: str, lines: dict[str, int]) -> UsageError:
-    first = error.errors()[0]
+    # An unknown key is told before the key that is missing for it, since it often is that key misspelt.
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     path = _keys(first["loc"])
     key = ".".join(path)
     line = next((lines[name] for name in _prefixes(key) if name in lines), None)

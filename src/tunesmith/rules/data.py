@@ -10,7 +10,7 @@ RULES = [
         "{error}",
         "A reader that skips broken lines trains on less data than you have, without telling.",
         "Repair {place}, or export the file again.",
-        "JSON Lines specification; facts: real files cut off by a full disk",
+        "JSON Lines specification; real files cut off by a full disk",
     ),
     Rule(
         "D002",

@@ -37,7 +37,7 @@ RULES = [
         "save_total_limit 1 deletes the last good checkpoint before the new one counts; 2 is used.",
         "A crash between the two leaves nothing to resume from.",
         "Leave save_total_limit out or set 2 or more.",
-        "TRL 1.16: rotation comes before the callback; facts/trl.md",
+        "TRL 1.16: rotation comes before the callback",
     ),
     Rule(
         "P005",
@@ -91,6 +91,6 @@ RULES = [
         "Full fine-tuning in bf16 weights at learning rate {value:g}: most updates are lost in rounding.",
         "At 2e-5 only 4% of bf16 parameters move at all; in fp32 all do.",
         "Set `dtype: float32` in the recipe, use LoRA, or a higher learning rate.",
-        "facts/trl.md: measured on TRL 1.16",
+        "measured on TRL 1.16: at 2e-5, 4% of bf16 parameters move",
     ),
 ]
