@@ -185,6 +185,7 @@ class ModelFacts(Part):
     model_type: str
     parameters: int
     linears: list[LinearShape]
+    experts: bool = Field(default=False, description="Mixture of experts: libraries fuse expert layers as they load")
     layers: int
     hidden: int
     intermediate: int

@@ -237,6 +237,11 @@ def test_fewer_trained_parameters_than_planned_are_an_error(tmp_path: Path) -> N
     with pytest.raises(TunesmithError, match="R002"):
         pipeline.train_run(run)
 
+    experts = plan.model.model_copy(update={"experts": True})
+    plan.model_copy(update={"parameters_trained": plan.parameters_trained + 1, "model": experts}).save(run)
+    RunRecord.load(run).model_copy(update={"findings": []}).save(run)
+    assert [found.severity for found in pipeline.train_run(run).findings if found.code == "R002"] == ["warning"]
+
 
 def test_rows_that_training_would_drop_are_an_error(tmp_path: Path) -> None:
     run = prepare(tmp_path, max_length=20)

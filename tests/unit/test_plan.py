@@ -161,6 +161,9 @@ def test_the_dtype_of_the_weights(kind: str, hardware: Hardware, dtype: str) -> 
     assert plan.model_kwargs == {"dtype": dtype}
     assert (choice(plan, "model.dtype").value, choice(plan, "model.dtype").source) == (dtype, "plan")
     assert "model.dtype" not in plan.training
+    if kind == "lora":
+        why = {"cpu": "the CPU", "cuda": "half the memory" if hardware.bf16 else "no bf16"}[hardware.device]
+        assert why in choice(plan, "model.dtype").reason
 
 
 def test_the_dtype_of_the_recipe() -> None:
@@ -252,6 +255,7 @@ def test_trackio_is_never_fed_by_the_library(report_to: Any, trackers: list[str]
     training = {} if report_to is None else {"report_to": report_to}
     plan = make_plan(make_recipe(training=training))
     assert (plan.trackers, plan.training["report_to"]) == (trackers, library)
+    assert any(made.name == "model.trackio" for made in plan.choices) is bool(trackers)
     assert plan.training["run_name"] == "r1"
 
 

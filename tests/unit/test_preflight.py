@@ -93,7 +93,7 @@ def test_p008_a_target_that_matches_nothing() -> None:
     assert "P008" not in codes(make_plan(make_recipe(adapter={"targets": ["q_proj"]})))
 
 
-@pytest.mark.parametrize("name", OWNED)
+@pytest.mark.parametrize("name", sorted(set(OWNED) - {"report_to"}))
 def test_p009_arguments_of_the_plan_s_own(name: str) -> None:
     from tunesmith.recipe.training import config_fields
 
@@ -162,3 +162,15 @@ def test_findings_of_the_rows_stand_in_the_plan() -> None:
 
 def test_small_facts_of_other_tests_are_near_the_model_s() -> None:
     assert small_facts().context == facts().context
+
+
+def test_p011_evaluation_without_rows() -> None:
+    asked = make_plan(make_recipe(data={"eval": 0}, training={"eval_strategy": "epoch"}))
+    assert found(asked, "P011").severity == "error"
+    for recipe in (make_recipe(data={"eval": 0}), make_recipe(training={"eval_strategy": "epoch"})):
+        assert "P011" not in [one.code for one in make_plan(recipe).findings]
+
+
+def test_all_trackers_at_once_are_refused() -> None:
+    assert found(make_plan(make_recipe(training={"report_to": "all"})), "P009").where == "training.report_to"
+    assert "P009" not in [one.code for one in make_plan(make_recipe(training={"report_to": ["tensorboard"]})).findings]

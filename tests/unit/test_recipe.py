@@ -269,13 +269,14 @@ NAMES = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=30
 @example("a\nb # c.jsonl", "0.05", {"prompt": "{x}", "completion": "- y\n\n z"})
 @example("{model}", 'it\'s "x"...', {})
 @example("-", "*", {"prompt": "...\n"})
+@example("\x85", "a\u2028b", {"prompt": "\x85 🙂"})
 def test_a_new_recipe_reads_back(data: str, test: str, mapping: dict[str, str]) -> None:
     folder = Path("/somewhere/else")
     text = recipe_text(
         data=f"/data/{data}",
         model="org/name",
         method="sft",
-        remark="rows: 3\nREADY # yes",
+        remark="rows: 3\nREADY # {yes}\x01",
         folder=folder,
         test=f"/data/{test}",
         mapping=mapping,

@@ -11,7 +11,7 @@ import yaml
 
 from ..errors import UsageError
 from ..recipe import Recipe, build_recipe, load_recipe
-from ..recipe.load import parse
+from ..recipe.load import RecipeLoader, parse
 from ..records import Finding
 
 _PATHS = {"data.train", "data.eval", "data.test", "chat_template"}
@@ -94,6 +94,6 @@ def _override(values: dict[str, Any], overrides: dict[str, str]) -> dict[str, An
 
 def _value(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=RecipeLoader)
     except yaml.YAMLError:
         return text

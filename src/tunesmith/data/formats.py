@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from ..errors import UsageError
 from ..recipe.schema import Mapping
@@ -14,8 +14,6 @@ from ..rules import finding
 from .columns import Profile, profile
 from .rows import Row
 from .turns import is_chat
-
-Status = Literal["READY", "NEEDS MAPPING", "INCOMPATIBLE"]
 
 _CHATS: Final = ("messages", "conversations", "conversation", "dialog")
 _PROMPTS: Final = ("prompt", "question", "query", "instruction", "input", "problem")

@@ -13,7 +13,8 @@ from ..rules import FindingsError
 from . import tokens
 from .columns import describe
 from .formats import detect
-from .prepare import Prepared, prepare
+from .prepare import Prepared, is_conversational, prepare
+from .refused import without_refused
 from .sources import read
 
 if TYPE_CHECKING:
@@ -81,6 +82,9 @@ def inspect(
     try:
         marks, chat = _abilities(tokenizer, light)
         prepared = prepare(raw, mapping, bad_rows, generation_marks=marks, conversational=chat, detection=detection)
+        if bad_rows == "drop" and light is not None and (chat or not is_conversational(prepared.rows[0])):
+            layout = prepared.layout
+            prepared = without_refused(prepared, lambda row: light.encode_rows([row], layout), path.name)
     except FindingsError as refusal:
         return report.model_copy(update={"findings": refusal.findings})
     progress("Counting tokens", 0, len(prepared.rows))

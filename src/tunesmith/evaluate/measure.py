@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ..progress import Progress
 from .rows import Encoded, Question
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    T = TypeVar("T")
 
 LOGITS_BUDGET = 1 << 28
 """Logits of one batch, at most, in numbers (1 GiB as float32)."""

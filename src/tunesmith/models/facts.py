@@ -44,6 +44,7 @@ def model_facts(source: Source) -> ModelFacts:
         model_type=str(config.get("model_type", "unknown")),
         parameters=sum(math.prod(shape) for _, shape in tensors.values()),
         linears=_linears(tensors),
+        experts=any(".experts." in name for name in tensors),
         layers=_number(text, "num_hidden_layers", "n_layer"),
         hidden=_number(text, "hidden_size", "n_embd"),
         intermediate=_number(text, "intermediate_size", "n_inner"),

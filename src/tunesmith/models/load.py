@@ -69,7 +69,9 @@ def load_model(location: str | Path, *, revision: str | None = None, **kwargs: A
         UsageError: there are no such weights, or they need code from the repository.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     try:
         return AutoModelForCausalLM.from_pretrained(str(location), revision=revision, **kwargs)
     except (OSError, ValueError) as error:

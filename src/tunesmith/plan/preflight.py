@@ -39,6 +39,7 @@ OWNED = {
     "use_cpu": ("the plan chooses the device", 'Set CUDA_VISIBLE_DEVICES="" in the environment.'),
     "dataset_text_field": ("tunesmith prepares the rows", "Use `data: {mapping: {text: COLUMN}}`."),
     "eos_token": ("the audit and the export rely on the tokenizer's own", "Set eos_token in tokenizer_config.json."),
+    "report_to": ("`all` loads trackers that nobody asked for", "Name them: `report_to: [trackio, tensorboard]`."),
     "dataset_kwargs": ("tunesmith prepares the rows", "Leave it out."),
     "packing": ("packing isn't built yet (roadmap)", "Leave it out."),
     "eval_packing": ("packing isn't built yet (roadmap)", "Leave it out."),
@@ -55,6 +56,11 @@ def check_method(recipe: Recipe) -> Iterator[Finding]:
         yield finding("P001", "method", method=recipe.method)
 
 
+def is_owned(name: str, value: Any) -> bool:
+    """Whether a recipe may not set this argument to this value."""
+    return name in OWNED and (name != "report_to" or value in ("all", ["all"]))
+
+
 def check_plan(plan: Plan, recipe: Recipe, owned: dict[str, Any], rows: Rows) -> Iterator[Finding]:
     """Every other P and T rule that shows before training."""
     if recipe.launch.on != "local":
@@ -67,6 +73,9 @@ def check_plan(plan: Plan, recipe: Recipe, owned: dict[str, Any], rows: Rows) ->
     yield from _check_lengths(plan)
     if recipe.training.get("save_total_limit") == 1:
         yield finding("P004", "training.save_total_limit")
+    strategy = plan.training["eval_strategy"]
+    if plan.eval is None and strategy != "no":
+        yield finding("P011", "training.eval_strategy", strategy=strategy)
     if plan.steps < _FEW_STEPS:
         yield finding("P005", "steps", steps=plan.steps)
     if plan.memory.state > plan.hardware.memory:

@@ -10,7 +10,7 @@ from ..records import Finding, Hardware, ModelFacts, Plan, TokenLengths
 from .choices import Choices
 from .device import fit_batch
 from .parameters import lora_arguments, state_memory, trained_parameters
-from .preflight import OWNED, check_plan
+from .preflight import check_plan, is_owned
 from .rates import usual_learning_rate
 from .rows import Rows
 from .versions import installed_versions
@@ -26,7 +26,7 @@ def resolve(recipe: Recipe, rows: Rows, model: ModelFacts, hardware: Hardware, *
 
     `run` is the run's name. Problems are in the plan's findings.
     """
-    owned = {name: value for name, value in recipe.training.items() if name in OWNED}
+    owned = {name: value for name, value in recipe.training.items() if is_owned(name, value)}
     choices = Choices({name: value for name, value in recipe.training.items() if name not in owned})
     dtype = _dtype(recipe, choices, hardware)
     trained = trained_parameters(model, recipe.adapter)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data.prepare import Prepared, prepare
+from ..data.prepare import Prepared, is_conversational, prepare
+from ..data.refused import without_refused
 from ..data.sources import read
 from ..data.split import split, split_findings
 from ..data.tokens import lengths_from, refusal_finding, refused_rows
@@ -61,11 +62,6 @@ class Rows:
         )
 
 
-def is_conversational(row: Row) -> bool:
-    """Whether a prepared row is made of messages."""
-    return "messages" in row or isinstance(row.get("prompt"), list)
-
-
 def gather_rows(recipe: Recipe, tokenizer: LightTokenizer) -> Rows:
     """Read, map, split and measure the rows of a recipe.
 
@@ -108,7 +104,9 @@ def _prepare(path: str, recipe: Recipe, tokenizer: LightTokenizer, like: Prepare
         like=like,
     )
     refuse_errors(prepared.findings)
-    return _without_refused(prepared, tokenizer, Path(path).name) if recipe.data.bad_rows == "drop" else prepared
+    if recipe.data.bad_rows == "drop" and not _lacks_template(tokenizer, prepared.rows):
+        return without_refused(prepared, lambda row: tokenizer.encode_rows([row], prepared.layout), Path(path).name)
+    return prepared
 
 
 def _other(path: str, recipe: Recipe, tokenizer: LightTokenizer, train: Prepared, findings: list[Finding]) -> list[Row]:
@@ -142,23 +140,3 @@ def _lacks_template(tokenizer: LightTokenizer, rows: Sequence[Row]) -> bool:
 
 def _refused(tokenizer: LightTokenizer, prepared: Prepared) -> dict[int, str]:
     return refused_rows(prepared.rows, lambda row: tokenizer.encode_rows([row], prepared.layout))
-
-
-def _without_refused(prepared: Prepared, tokenizer: LightTokenizer, where: str) -> Prepared:
-    """`prepared` without the rows that the template refuses, and D014 for them."""
-    refused = {} if _lacks_template(tokenizer, prepared.rows) else _refused(tokenizer, prepared)
-    if not refused:
-        return prepared
-    reason = refusal_finding(refused, prepared.places)
-    if len(refused) == len(prepared.rows):
-        raise FindingsError([reason.model_copy(update={"where": where})])
-    kept = [index for index in range(len(prepared.rows)) if index not in refused]
-    count, total = f"{len(refused):,}", f"{len(prepared.rows):,}"
-    dropped = finding("D014", where, count=count, total=total, reasons=f"{reason.code}: {reason.what}")
-    return replace(
-        prepared,
-        rows=[prepared.rows[index] for index in kept],
-        places=[prepared.places[index] for index in kept],
-        dropped=prepared.dropped + len(refused),
-        findings=[*prepared.findings, dropped],
-    )

@@ -39,15 +39,15 @@ _ELSEWHERE = {
 }
 
 
-class _Loader(yaml.SafeLoader):
+class RecipeLoader(yaml.SafeLoader):
     """YAML as of 1.2: in PyYAML's 1.1 the key of `launch: {on: local}` is a boolean, and a date isn't text."""
 
 
-_Loader.yaml_implicit_resolvers = {
+RecipeLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("bool", "timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
+RecipeLoader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile("(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
 
@@ -83,8 +83,8 @@ def parse(text: str, where: str) -> tuple[dict[str, Any], dict[str, int]]:
         UsageError: not YAML, or not a mapping at the top.
     """
     try:
-        node = yaml.compose(text, Loader=_Loader)
-        values = yaml.load(text, Loader=_Loader)
+        node = yaml.compose(text, Loader=RecipeLoader)
+        values = yaml.load(text, Loader=RecipeLoader)
         found = _key_lines(node, ())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # A date that doesn't exist is a ValueError; an alias inside its own anchor never ends.

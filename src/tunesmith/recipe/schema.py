@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 Method = Literal["sft", "dpo", "grpo", "rloo", "kto", "reward", "clm"]
@@ -22,6 +22,14 @@ class _Section(BaseModel):
         return value
 
 
+def _as_number(value: Any) -> Any:
+    """A number that YAML gives as text (5e-2), as a number."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 class Mapping(_Section):
     """Which column plays which role; only those that the data names otherwise."""
 
@@ -36,7 +44,7 @@ class Data(_Section):
     """Where the rows are and how they are split."""
 
     train: str = Field(description="File with training rows: JSON, JSONL, CSV or Parquet")
-    eval: Annotated[float, Field(ge=0, lt=1)] | str = Field(
+    eval: Annotated[Annotated[float, Field(ge=0, lt=1)] | str, BeforeValidator(_as_number)] = Field(
         default=0.05, description="Rows for the loss during training: a fraction of train, or a file"
     )
     test: str | None = Field(

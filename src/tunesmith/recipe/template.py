@@ -54,7 +54,7 @@ def recipe_text(
     return _TEXT.format(
         model=_scalar(_relative(model, folder) if Path(model).is_dir() else model),
         method=method,
-        remark=" ".join(remark.split()),
+        remark="".join(character for character in " ".join(remark.split()) if character.isprintable()),
         train=_scalar(_relative(data, folder)),
         mapping=f"  mapping: {_flow(mapping)}\n" if mapping else "",
         test=f"  test: {_scalar(_relative(test, folder))}\n" if test else "",
@@ -68,13 +68,15 @@ def _relative(path: str, folder: Path) -> str:
 
 
 def _scalar(value: str) -> str:
-    return (
-        yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1 << 20)
-        .removesuffix("\n")
-        .removesuffix("...")
-        .strip()
-    )
+    return _flow(value).removesuffix("...").strip()
 
 
-def _flow(mapping: dict[str, str]) -> str:
-    return yaml.safe_dump(mapping, default_flow_style=True, allow_unicode=True, width=1 << 20).strip()
+def _flow(value: str | dict[str, str]) -> str:
+    """`value` on one line of YAML."""
+    texts = [value] if isinstance(value, str) else [*value, *value.values()]
+    # PyYAML folds a line break that it leaves bare; those of Unicode come back as spaces.
+    breaks = any(text.splitlines() != [text] for text in texts if text)
+    style = '"' if breaks else None
+    return yaml.safe_dump(
+        value, default_flow_style=True, default_style=style, allow_unicode=not breaks, width=1 << 20
+    ).strip()

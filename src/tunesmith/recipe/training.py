@@ -130,8 +130,6 @@ def _check_value(name: str, value: Any, annotation: str, place: str) -> Any:
             fix="Correct the value, or leave it out so that the plan chooses.",
         )
 
-    if value is False and "Strategy" in annotation:
-        value = "no"  # YAML reads the word no as False
     if isinstance(value, bool) and "bool" not in annotation:
         raise wrong(f"It must be of type {annotation}.")
     try:

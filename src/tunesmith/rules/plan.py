@@ -93,4 +93,13 @@ RULES = [
         "Set `dtype: float32` in the recipe, use LoRA, or a higher learning rate.",
         "measured on TRL 1.16: at 2e-5, 4% of bf16 parameters move",
     ),
+    Rule(
+        "P011",
+        "Evaluation asked for without rows",
+        "error",
+        "eval_strategy is {strategy}, and no rows are held out (`data: {{eval: 0}}`).",
+        "The trainer refuses this after the model was loaded.",
+        'Hold rows out, `data: {{eval: 0.05}}`, or set `training: {{eval_strategy: "no"}}`.',
+        "TRL 1.16: raises at construction",
+    ),
 ]
