@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.plans import chat_rows, make_recipe, rows_of, write_rows
+from tests.support.plans import chat_rows, make_plan, make_recipe, rows_of, write_rows
 from tests.support.runs import SMALL
 from tunesmith.errors import UsageError
 from tunesmith.models.light import LightTokenizer
@@ -208,3 +208,16 @@ def test_messages_are_measured_without_a_template_too(tmp_path: Path, bad_rows: 
 
 def test_text_needs_no_template() -> None:
     assert not rows_of(make_recipe([{"text": f"line {n}"} for n in range(20)])).needs_template
+
+
+def test_t010_a_prompt_that_is_rendered_otherwise_alone() -> None:
+    """As templates of reasoning models do: they open a thought for the model, and take thoughts out of answers."""
+    Path("think.jinja").write_text(
+        "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{%- endfor %}"
+        "{%- if add_generation_prompt %}<|im_start|>assistant\n<think>\n{%- endif %}"
+    )
+    changed = make_plan(make_recipe(chat_template="think.jinja"))
+    (one,) = [found for found in changed.findings if found.code == "T010"]
+    assert one.severity == "warning"
+    assert "In 200 of 200 rows" in one.what
+    assert "T010" not in [found.code for found in make_plan(make_recipe()).findings]

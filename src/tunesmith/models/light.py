@@ -82,6 +82,19 @@ class LightTokenizer:
         whole = [self.render(row["prompt"] + row["completion"], tools=_tools(row)) for row in rows]
         return prompts, self._count(whole, special=False)
 
+    def changed_prompts(self, rows: Sequence[dict[str, Any]]) -> int:
+        """Number of conversational rows whose prompt, ready for an answer, isn't how the whole row begins.
+
+        Raises:
+            jinja2.TemplateError: the template refuses a row.
+        """
+        return sum(
+            not self.render(row["prompt"] + row["completion"], tools=_tools(row)).startswith(
+                self.render(row["prompt"], prompt=True, tools=_tools(row))
+            )
+            for row in rows
+        )
+
     def _ended(self, text: str) -> str:
         # TRL appends the EOS to plain text that doesn't end with it.
         return text if self.eos is None or text.endswith(self.eos) else text + self.eos

@@ -20,6 +20,7 @@ from ..records import Finding, Split, TokenLengths
 from ..rules import FindingsError, finding, refuse_errors
 
 Row = dict[str, Any]
+_LOOKED_AT = 200  # how a template treats prompts hardly depends on the row
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def gather_rows(recipe: Recipe, tokenizer: LightTokenizer) -> Rows:
     if tokenizer.eos is not None and tokenizer.pad == tokenizer.eos:
         findings.append(finding("T006", "tokenizer", token=tokenizer.eos))
     prompts, totals = _measure(tokenizer, train, train_file, recipe.data.train)
+    findings += _changed_prompts(tokenizer, train[:_LOOKED_AT], train_file)
     return Rows(
         layout=train_file.layout,
         loss_on=train_file.loss_on,
@@ -132,6 +134,13 @@ def _measure(
             raise
         found = refusal_finding(refused, prepared.places)
         raise FindingsError([found.model_copy(update={"where": Path(path).name})]) from None
+
+
+def _changed_prompts(tokenizer: LightTokenizer, rows: Sequence[Row], prepared: Prepared) -> list[Finding]:
+    if prepared.layout != "prompt-completion" or not is_conversational(rows[0]) or tokenizer.template is None:
+        return []
+    changed = tokenizer.changed_prompts(rows)
+    return [finding("T010", "chat template", count=changed, total=len(rows))] if changed else []
 
 
 def _lacks_template(tokenizer: LightTokenizer, rows: Sequence[Row]) -> bool:

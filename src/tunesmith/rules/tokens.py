@@ -84,4 +84,13 @@ RULES = [
         "Set eos_token in the tokenizer's tokenizer_config.json.",
         "trl#2059",
     ),
+    Rule(
+        "T010",
+        "The prompt is rendered otherwise when the answer follows",
+        "warning",
+        "In {count} of {total} rows looked at, the template renders the prompt alone otherwise than before its answer.",
+        "The model is trained on a context that it never meets when it is asked.",
+        "Use a template that opens the assistant's turn the same way in both cases (often: a `<think>` that it adds).",
+        "TRL 1.16 only logs a warning; trl#6363",
+    ),
 ]
