@@ -26,7 +26,9 @@ _KEY_CHOICES = {
 
 def show_data(output: Output, report: DataReport) -> None:
     """A data report: what it is, verdicts, columns, lengths, and the label audit."""
-    output.show(f"[bold]{safe(report.source)}[/]  {report.rows:,} rows, layout {report.layout}\n")
+    usable = f", {report.rows:,} of them usable" if report.rows_invalid else ""
+    rows = report.rows + report.rows_invalid
+    output.show(f"[bold]{safe(report.source)}[/]  {rows:,} rows{usable}, layout {report.layout}\n")
     output.table("Verdict", ("method", "status", "reason"), [(v.method, v.status, v.reason) for v in report.verdicts])
     for verdict in report.verdicts:
         if verdict.status == "NEEDS MAPPING" and verdict.mapping:
