@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from .errors import EnvironmentLacksError
 
@@ -84,6 +87,27 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, *, patience: float = 0.0) -> Iterator[bool]:
+    """Hold the lock file `path` while inside; gives whether it could be had within `patience` seconds.
+
+    It falls when the process ends, however it ends.
+    """
+    deadline = time.monotonic() + patience
+    with disk_errors(path), path.open("a") as file:
+        while not (held := _locked(file)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        yield held
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def sha256(path: Path) -> str:

@@ -9,7 +9,10 @@ all records --write_receipt--> Receipt
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
+import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +32,7 @@ from .plan.rows import Rows, gather_rows
 from .progress import Progress, silent
 from .recipe import Recipe
 from .recipe.schema import Evaluation, Export, Mapping
-from .records import DataReport, EvalReport, Event, Manifest, Plan, Receipt, RunRecord
+from .records import RUN_LOCK, DataReport, EvalReport, Event, Manifest, Plan, Receipt, RunRecord
 from .rules import refuse_errors
 
 if TYPE_CHECKING:
@@ -94,7 +97,7 @@ def make_plan(recipe: Recipe, *, run: str = "run") -> Plan:
 
 
 def _plan(recipe: Recipe, run: str) -> tuple[Plan, Rows]:
-    refuse_errors(check_method(recipe))
+    refuse_errors(check_method(recipe.method))
     source = locate(recipe.model, recipe.revision)
     rows = gather_rows(recipe, LightTokenizer(source.folder, recipe.chat_template))
     return resolve(recipe, rows, model_facts(source), local_hardware(), run=run), rows
@@ -108,10 +111,11 @@ def prepare_run(recipe: Recipe, folder: Path | None = None) -> Path:
         FindingsError: the plan has errors; nothing is written.
         EnvironmentLacksError: the folder can't be written.
     """
-    folder = _free_folder(folder or RUNS / run_name(recipe))
-    made, rows = _plan(recipe, folder.name)
+    wanted = _free_folder(folder) if folder else (RUNS / run_name(recipe)).resolve()
+    # Trackio keeps all runs of a project under one name each: two folders of one name must not be taken for one run.
+    made, rows = _plan(recipe, f"{wanted.name}-{secrets.token_hex(2)}")
     refuse_errors(made.findings)
-    make_folder(folder)
+    folder = _claim(wanted) if folder else _claim_any(wanted)
     write_atomic(folder / "recipe.yaml", yaml.safe_dump(made.recipe, sort_keys=False, allow_unicode=True))
     for name, split in (("train", made.train), ("eval", made.eval), ("test", made.test)):
         if split is not None and split.path == f"data/{name}.jsonl":
@@ -142,14 +146,43 @@ def run_name(recipe: Recipe) -> str:
     return f"{datetime.now():%Y%m%d-%H%M%S}-{model}-{recipe.method}"
 
 
+def _claim(folder: Path) -> Path:
+    """Make the folder and its lock file, which only one of several commands at once can.
+
+    Raises:
+        UsageError: another command was faster.
+        EnvironmentLacksError: the folder can't be written.
+    """
+    make_folder(folder)
+    try:
+        (folder / RUN_LOCK).touch(exist_ok=False)
+    except FileExistsError:
+        raise _in_use(folder) from None
+    return folder
+
+
+def _claim_any(folder: Path) -> Path:
+    """Claim the folder, or one beside it with a number."""
+    name = folder
+    for number in itertools.count(2):
+        with contextlib.suppress(UsageError):
+            return _claim(name)
+        name = folder.with_name(f"{folder.name}-{number}")
+    raise AssertionError("numbers don't end")
+
+
+def _in_use(folder: Path) -> UsageError:
+    return UsageError(
+        f"{folder} isn't empty.",
+        why="A run never writes into a folder that holds something else.",
+        fix="Choose another --output, or continue that run with `tunesmith resume`.",
+    )
+
+
 def _free_folder(folder: Path) -> Path:
     with disk_errors(folder):
         if folder.is_dir() and any(folder.iterdir()):
-            raise UsageError(
-                f"{folder} isn't empty.",
-                why="A run never writes into a folder that holds something else.",
-                fix="Choose another --output, or continue that run with `tunesmith resume`.",
-            )
+            raise _in_use(folder)
     return folder.resolve()
 
 
@@ -179,9 +212,7 @@ def evaluate_run(folder: Path, settings: Evaluation | None = None, *, progress: 
 
     _must_be_done(folder)
     recipe = Recipe.model_validate(Plan.load(folder).recipe)
-    report = compare(folder, settings or recipe.evaluation, progress=progress)
-    report.save(folder)
-    return report
+    return compare(folder, settings or recipe.evaluation, progress=progress)
 
 
 def export_run(folder: Path, settings: Export | None = None, *, progress: Progress = silent) -> Manifest:

@@ -10,6 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .errors import UsageError
 from .files import write_atomic
 
+RUN_LOCK = "lock"
+"""File of a run folder that the worker locks while it lives."""
+LOCKED = 75
+"""Exit code of a worker that finds another one at work (EX_TEMPFAIL of sysexits.h)."""
+
 Severity = Literal["error", "warning", "note"]
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 Layout = Literal["messages", "prompt-completion", "text", "alpaca", "unknown"]
@@ -140,6 +145,7 @@ class LabelAudit(Part):
     trained_percent: float
     stop_tokens: list[str] = Field(description="Tokens that end a turn for this model")
     rows_without_stop: int = Field(description="Kept rows in which no stop token is trained")
+    rows_stop_only: int = Field(default=0, description="Kept rows in which nothing but a stop token is trained")
     rows_cut: int = Field(description="Rows longer than max_length, cut by the trainer")
     longest: int | None = Field(default=None, description="Tokens of the longest row before cutting")
     bos_per_row: dict[int, int] = Field(description="Number of BOS tokens at the start of a row -> rows")
@@ -315,7 +321,7 @@ class Comparison(Part):
     interval: Interval | None
     p_value: float | None
     test: str | None
-    significant: bool = Field(description="p < 0.05, or the interval excludes 0 where there is no test")
+    significant: bool = Field(description="p < 0.05")
 
 
 class ChangedRow(Part):

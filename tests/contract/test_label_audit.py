@@ -164,6 +164,15 @@ def test_t001_a_template_without_a_stop_token(tokenizer: Any) -> None:
     assert {finding.code for finding in audit_findings(result, "x")} == {"T001"}
 
 
+def test_t012_answers_that_the_template_renders_as_nothing(tokenizer: Any) -> None:
+    """The template writes a line break after the stop token, which is trained too."""
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    rows = [*PAIRS[:3], {"prompt": [user("a")], "completion": [call]}]
+    result = audit(rows, "prompt-completion", tokenizer, training={})
+    assert result.rows_stop_only == 1
+    assert [finding.code for finding in audit_findings(result, "x")] == ["T012"]
+
+
 def test_t004_bos_in_the_text_and_from_the_tokenizer(tokenizer: Any) -> None:
     tokenizer.bos_token = "<|im_start|>"
     result = audit([{"text": "<|im_start|><|im_start|>a"}, {"text": "<|im_start|>b"}], "text", tokenizer, training={})

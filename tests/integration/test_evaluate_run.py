@@ -100,10 +100,10 @@ def test_a_model_that_learnt_its_rows_is_better_than_its_base(
     assert match.significant
     assert loss.tuned < 0.1
     assert loss.base > 1.0
+    assert loss.p_value == 2 * 0.5**8
     assert loss.significant
-    perplexity = comparison(report, "perplexity")
-    assert perplexity.base == pytest.approx(math.exp(loss.base))
-    assert perplexity.difference == pytest.approx(math.exp(loss.tuned) - math.exp(loss.base))
+    assert loss.base > math.log(1e6)
+    assert [one.metric for one in report.comparisons] == ["loss", "exact_match"], "no perplexity above a million"
     assert report.primary == "exact_match"
     assert (report.fixed, report.broken) == (8, 0)
     assert [(row.row, row.expected, row.tuned, row.change) for row in report.changed] == [
@@ -146,6 +146,8 @@ def test_too_few_rows_say_so_and_nothing_else(tmp_path: Path, whole: Path) -> No
     assert codes(report) == {"E001"}
     match = comparison(report, "exact_match")
     assert (match.difference, match.p_value, match.significant) == (1.0, 0.0625, False)
+    loss = comparison(report, "loss")
+    assert (loss.interval, loss.p_value, loss.significant) == (None, 0.0625, False)
 
 
 def test_rows_and_tasks_follow_the_settings(tmp_path: Path, whole: Path) -> None:
@@ -153,7 +155,7 @@ def test_rows_and_tasks_follow_the_settings(tmp_path: Path, whole: Path) -> None
     assert [one.metric for one in report.comparisons] == ["exact_match"]
     assert report.rows == 6
     report = evaluate(tmp_path, Evaluation(tasks=["loss"]))
-    assert [one.metric for one in report.comparisons] == ["loss", "perplexity"]
+    assert [one.metric for one in report.comparisons] == ["loss"]
     assert report.primary == "loss"
     assert report.max_new_tokens is None
     assert report.stop_rate_tuned is None
@@ -214,6 +216,11 @@ def test_plain_text_is_compared_by_its_loss_only(tmp_path: Path, whole: Path) ->
     rows = [{"text": f"the colour is {colour}"} for colour in COLOURS]
     report = evaluate(run_folder(tmp_path, whole, rows), Evaluation())
     assert [one.metric for one in report.comparisons] == ["loss", "perplexity"]
+    loss, perplexity = report.comparisons
+    assert loss.base < math.log(1e6)
+    assert perplexity.base == pytest.approx(math.exp(loss.base))
+    assert perplexity.difference == pytest.approx(math.exp(loss.tuned) - math.exp(loss.base))
+    assert (perplexity.p_value, perplexity.significant) == (loss.p_value, loss.significant)
     assert "E005" in codes(report)
 
 

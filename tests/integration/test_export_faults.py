@@ -11,11 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peft import PeftModel
 from peft.tuners.lora import LoraModel
-from transformers import (
-    AutoModelForCausalLM,
-)
 
 from tests.support.exports import (
     F16,
@@ -25,6 +21,7 @@ from tests.support.exports import (
     codes,
     convert_module,
     measured,
+    scale_adapter,
 )
 from tests.support.runs import SMALL, make_plan
 from tests.support.tiny import CHATML, OTHER, rows
@@ -72,12 +69,7 @@ def test_the_adapter_not_merged(qwen3: Path, copy: Callable[[Path], Path], monke
 def test_a_light_adapter_not_merged(qwen3: Path, copy: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Training that changed little is lost all the same, though the files' own limit would let it pass."""
     run = copy(qwen3)
-    base = AutoModelForCausalLM.from_pretrained(qwen3.parent / "base")
-    adapter = PeftModel.from_pretrained(base, str(run / "model"))
-    for name, parameter in adapter.named_parameters():
-        if "lora_B" in name:
-            parameter.data *= 0.01
-    adapter.save_pretrained(run / "model")
+    scale_adapter(run, qwen3.parent / "base", 0.01)
     assert export(run, F16).passed
     folder = qwen3.parent / "base"
     monkeypatch.setattr(stage, "convert", lambda source, *rest, **options: convert(folder, *rest, **options))

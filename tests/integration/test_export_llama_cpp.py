@@ -19,10 +19,13 @@ from transformers import (
     PreTrainedModel,
 )
 
-from tests.support.exports import CHECKS, F16, check, codes, measured, tuned_run
+from tests.support import tiny
+from tests.support.exports import CHECKS, F16, check, codes, measured, scale_adapter, tuned_run
 from tests.support.tiny import CHATML, make_adapter, make_base, make_run, make_tokenizer
 from tunesmith.errors import EnvironmentLacksError
-from tunesmith.export import export
+from tunesmith.export import export, stage
+from tunesmith.export.engine import serve
+from tunesmith.export.merge import Merge
 from tunesmith.recipe.schema import Export
 from tunesmith.records import Manifest
 from tunesmith.rules import FindingsError
@@ -75,6 +78,33 @@ def test_other_architectures_and_tokenizers_pass_too(
     assert manifest.findings == []
 
 
+def test_characters_of_several_tokens_pass_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the best token is half a character, llama.cpp's server sends no text yet."""
+    tokenizer = make_tokenizer("qwen2")
+    monkeypatch.setattr(tiny, "WORDS", ["龍馬", "鳳凰", "麒麟", "🦖🦕", "🪁", "🥝"])
+    run = tuned_run(tmp_path, "qwen3", tokenizer, head_dim=16)
+    answer = tiny.rows(1, 3)[0]["completion"][0]["content"]
+    assert "\ufffd" in [tokenizer.decode([token]) for token in tokenizer(answer)["input_ids"]]
+    manifest = export(run, F16)
+    assert manifest.findings == []
+    assert "128 positions" in check(manifest, "distributions").what
+
+
+def test_the_engines_probabilities_are_those_before_the_forced_letter(
+    qwen3: Path, copy: Callable[[Path], Path]
+) -> None:
+    run = copy(qwen3)
+    export(run, F16)
+    prefix = AutoTokenizer.from_pretrained(run / "model")("<|im_start|>user\nSwap red and")["input_ids"]
+    with serve(run / "export" / "model-f16.gguf", context=64, threads=1, seconds=60) as engine:
+        for end in range(1, len(prefix)):
+            answer = engine._complete(prefix[:end], n_probs=20)
+            free = {entry["id"]: entry["logprob"] for entry in answer["completion_probabilities"][0]["top_logprobs"]}
+            forced = engine.best(prefix[:end], 20)
+            assert forced == pytest.approx(free, abs=1e-6)
+            assert list(forced) == list(free)
+
+
 def test_the_merged_folder_is_a_whole_model_in_the_bases_dtype(tmp_path: Path) -> None:
     tokenizer = make_tokenizer("qwen2")
     base = make_base(tmp_path / "base", "qwen3", tokenizer, dtype=torch.bfloat16, head_dim=32)
@@ -118,6 +148,71 @@ def test_a_full_disk_at_the_merge_leaves_nothing_half_done(
     with pytest.raises(EnvironmentLacksError, match="disk is full"):
         export(run, F16)
     assert list((run / "export").iterdir()) == []
+
+
+def stop_by_hand(*given: Any, **named: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+def fill_the_disk(*given: Any, **named: Any) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("step", "fault", "error"),
+    [
+        ("verify", stop_by_hand, KeyboardInterrupt),
+        ("merge", stop_by_hand, KeyboardInterrupt),
+        ("sha256", fill_the_disk, OSError),
+    ],
+)
+def test_an_export_that_is_cut_off_changes_nothing(
+    step: str,
+    fault: Callable[..., Any],
+    error: type[BaseException],
+    qwen3: Path,
+    copy: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = copy(qwen3)
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, step, fault)
+        with pytest.raises(error):
+            export(run, F16)
+    assert list((run / "export").iterdir()) == []
+    export(run, F16)
+    before = everything(run / "export")
+    assert Manifest.load(run / "export").passed
+    monkeypatch.setattr(stage, step, fault)
+    with pytest.raises(error):
+        export(run, Export())
+    assert everything(run / "export") == before
+    assert not (run / "export" / stage.PARTIAL).exists()
+
+
+def test_a_full_disk_at_the_conversion_keeps_the_earlier_export(
+    qwen3: Path, copy: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy(qwen3)
+    export(run, F16)
+    before = everything(run / "export")
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensor_data", fill_the_disk)
+    with pytest.raises(EnvironmentLacksError, match="disk is full"):
+        export(run, F16)
+    assert everything(run / "export") == before
+
+
+def test_what_a_killed_export_left_is_cleared_away(qwen3: Path, copy: Callable[[Path], Path]) -> None:
+    run = copy(qwen3)
+    for left in (stage.PARTIAL, stage.PREVIOUS):
+        (run / "export" / left).mkdir(parents=True)
+        (run / "export" / left / "model-q8_0.gguf").write_text("half")
+    export(run, Export(gguf=[]))
+    assert {path.name for path in (run / "export").iterdir()} == {"manifest.json", "merged"}
 
 
 def test_a_template_may_refuse_a_system_message(tmp_path: Path) -> None:
@@ -211,6 +306,31 @@ def test_an_overflow_spares_the_other_type(qwen3: Path, tmp_path: Path) -> None:
     assert "model-f16.gguf" not in {check.target for check in manifest.checks}
     assert manifest.artifacts[-1].path == "export/model-q8_0.gguf"
     assert manifest.artifacts[-1].verified
+
+
+def test_training_that_changed_almost_nothing_is_told(qwen3: Path, copy: Callable[[Path], Path]) -> None:
+    run = copy(qwen3)
+    scale_adapter(run, qwen3.parent / "base", 0.0005)
+    manifest = export(run, F16)
+    effect = measured(manifest, "training changed the model", "merged")
+    assert 1e-8 < effect < 2e-5
+    (found,) = manifest.findings
+    assert (found.code, found.severity) == ("X015", "note")
+    assert f"{effect:.2e}" in found.what
+    assert manifest.passed
+    assert check(manifest, "distributions").threshold == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("effect", "limit", "faint"),
+    [(None, 1e-3, False), (1.0, 1e-3, False), (1e-4, 5e-5, False), (2e-5, 1e-5, False), (4e-6, 1e-5, True)],
+)
+def test_the_limit_follows_what_training_changed_down_to_rounding(
+    effect: float | None, limit: float, faint: bool
+) -> None:
+    merged = Merge(Path(), None, None, effect, [])
+    assert merged.limit == limit
+    assert merged.faint == faint
 
 
 def test_rows_of_odd_length_are_told(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from tunesmith.demo import task
 from tunesmith.errors import StoppedError, TunesmithError, UsageError
 from tunesmith.launch import local
 from tunesmith.recipe import build_recipe
-from tunesmith.records import Plan, RunRecord
+from tunesmith.records import LOCKED, Plan, RunRecord
 from tunesmith.rules import FindingsError
 from tunesmith.track.events import curve, read_events
 from tunesmith.train.checkpoints import all_checkpoints, is_complete, last_complete
@@ -192,11 +193,72 @@ def test_a_run_that_is_going_on_is_not_started_twice_and_can_be_stopped(tmp_path
     wait_for(lambda: before_any_checkpoint(run), worker)
     with pytest.raises(UsageError, match="is running already"):
         pipeline.train_run(run)
-    local.stop(RunRecord.load(run))
+    local.stop(run)
     assert worker.wait(timeout=60) == 130
     assert RunRecord.load(run).status == "stopped"
     with pytest.raises(UsageError, match="isn't running"):
-        local.stop(RunRecord.load(run))
+        local.stop(run)
+
+
+def test_of_two_workers_on_one_folder_one_steps_back(tmp_path: Path) -> None:
+    run = prepare(tmp_path, max_steps=40)
+    first, second = start(run), start(run)
+    assert sorted((first.wait(timeout=120), second.wait(timeout=120))) == [0, LOCKED]
+    assert [event.kind for event in read_events(run)].count("end") == 1
+    assert not local.is_alive(run)
+
+
+def test_weights_that_are_no_numbers_are_no_result(tmp_path: Path) -> None:
+    """Even when nothing was logged in between that would tell."""
+    wild = {
+        "learning_rate": 1e30,
+        "max_grad_norm": 0.0,
+        "warmup_steps": 0,
+        "logging_steps": 1000,
+        "eval_strategy": "no",
+    }
+    run = prepare(tmp_path, max_steps=4, **wild)
+    with pytest.raises(TunesmithError, match="R001"):
+        pipeline.train_run(run)
+    assert RunRecord.load(run).status == "failed"
+    assert not (run / "model").exists()
+    assert last_complete(run) is None
+
+
+def test_a_short_run_tells_its_loss_and_tokens_whatever_the_interval(tmp_path: Path) -> None:
+    record = pipeline.train_run(prepare(tmp_path, max_steps=3, logging_steps=1000))
+    assert record.loss is not None
+    assert record.tokens > 0
+
+
+def test_a_stop_before_the_first_step_is_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for as soon as there is a process, before it can listen."""
+    run = prepare(tmp_path)
+    real = local._start
+
+    def start_and_interrupt(folder: Path) -> subprocess.Popen[bytes]:
+        process = real(folder)
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        return process
+
+    monkeypatch.setattr(local, "_start", start_and_interrupt)
+    with pytest.raises(StoppedError) as stopped:
+        pipeline.train_run(run)
+    assert "its last complete checkpoint counts" in stopped.value.why
+    assert RunRecord.load(run).status == "stopped"
+    monkeypatch.undo()
+    assert pipeline.train_run(run).status == "done"
+
+
+def test_arguments_that_trl_refuses_are_told_as_such(tmp_path: Path) -> None:
+    run = prepare(tmp_path)
+    plan = Plan.load(run)
+    plan.model_copy(update={"training": {**plan.training, "eval_strategy": "steps", "bf16": True, "fp16": True}}).save(
+        run
+    )
+    with pytest.raises(TunesmithError, match="TRL refuses") as refused:
+        pipeline.train_run(run)
+    assert refused.value.exit_code == 2
 
 
 def test_a_done_run_is_not_trained_again(undisturbed: Path) -> None:

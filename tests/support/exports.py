@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from tests.support.tiny import make_adapter, make_base, make_run
 from tunesmith.export import stage
@@ -25,6 +27,15 @@ def tuned_run(folder: Path, model_type: str, tokenizer: Any, **changes: Any) -> 
     make_adapter(base, tokenizer, folder / "run" / "model")
     make_run(folder / "run", base)
     return folder / "run"
+
+
+def scale_adapter(run: Path, base: Path, factor: float) -> None:
+    """Make the run's training lighter: its adapter changes the weights by `factor` of what it did."""
+    adapter = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(run / "model"))
+    for name, parameter in adapter.named_parameters():
+        if "lora_B" in name:
+            parameter.data *= factor
+    adapter.save_pretrained(run / "model")
 
 
 def codes(manifest: Manifest) -> set[str]:

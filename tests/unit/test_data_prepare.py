@@ -171,6 +171,8 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("D013", {"messages": [said("user", [{"type": "image"}]), REPLY]}, "parts of type image in messages[].content"),
     ("D013", {"messages": [ASK, {"from": "function_call", "value": "f(1)"}, REPLY]}, "other than a JSON call"),
     ("D013", {"messages": [ASK, REPLY], "tools": "{oops"}, "text that isn't JSON in tools"),
+    ("D016", {"messages": [ASK, said("assistant", "b", weight=0)]}, "1 rows mark an answer not to be trained"),
+    ("D016", {"messages": [ASK, said("assistant", "x", weight=0.0), ASK, REPLY]}, "built yet (rows 20)."),
 ]
 BAD_PAIRS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("D005", {"text": "x"}, {"text": None}, "null in text"),
@@ -265,10 +267,24 @@ def test_a_second_file_of_another_layout_is_refused(train: dict[str, Any], other
         alike([train], [other])
 
 
-def test_no_usable_row_left_is_d002() -> None:
+def test_a_weight_that_changes_nothing_is_left_out() -> None:
+    done = run([{"messages": [{**ASK, "weight": 0}, {**REPLY, "weight": 1}]}])
+    assert (done.rows, done.findings) == ([{"prompt": [ASK], "completion": [REPLY]}], [])
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "thinking"])
+def test_reasoning_is_kept(key: str) -> None:
+    thought = {**REPLY, key: "hm"}
+    assert run([{"messages": [ASK, thought]}]).rows == [{"prompt": [ASK], "completion": [thought]}]
+
+
+@pytest.mark.parametrize("bad_rows", ["error", "drop"])
+def test_d002_no_usable_row_is_left_and_the_reason_comes_first(bad_rows: Literal["error", "drop"]) -> None:
     with pytest.raises(FindingsError) as caught:
-        run([{"messages": [ASK]}, {"messages": []}], "drop")
-    assert caught.value.what.startswith("D002 x.jsonl: The file has no rows that can be trained on.")
+        run([{"messages": [ASK]}, {"messages": []}], bad_rows)
+    assert [finding.code for finding in caught.value.findings] == ["D006", "D008", "D002"]
+    assert caught.value.what.startswith("D006 x.jsonl: 1 rows have no messages")
+    assert caught.value.findings[-1].what == "The file has no rows that can be trained on."
 
 
 def test_d004_an_unknown_layout_is_refused() -> None:

@@ -29,6 +29,13 @@ class Characters:
             raise RuntimeError("no z here")
         return [len(row["prompt"]) for row in rows], [len(row["prompt"] + row["completion"]) for row in rows]
 
+    def left_out(self, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+        counts = {"tools": sum("tools" in row for row in rows)}
+        return {part: count for part, count in counts.items() if count}
+
+    def with_special_tokens(self, rows: Sequence[dict[str, Any]]) -> tuple[int, list[str]]:
+        return sum("<s>" in json.dumps(row) for row in rows), ["<s>"]
+
 
 def put(folder: Path, rows: list[dict[str, Any]]) -> Path:
     path = folder / "rows.jsonl"
@@ -78,7 +85,7 @@ def test_an_unknown_layout_is_reported_not_raised(tmp_path: Path) -> None:
 def test_no_usable_row_is_reported_not_raised(tmp_path: Path) -> None:
     report = inspect(put(tmp_path, [{"prompt": "x", "completion": ""}]))
     assert (report.layout, report.rows, report.rows_invalid) == ("prompt-completion", 0, 1)
-    assert [finding.code for finding in report.findings] == ["D002", "D012"]
+    assert [finding.code for finding in report.findings] == ["D012", "D002"]
 
 
 def test_t008_rows_that_the_light_encoder_refuses(tmp_path: Path) -> None:
@@ -115,6 +122,25 @@ def test_rows_are_laid_out_as_the_models_template_allows(tmp_path: Path) -> None
     talks = put(tmp_path, [{"messages": turns}])
     assert [finding.code for finding in inspect(talks, light=Chat()).findings] == ["D015"]
     assert inspect(talks).findings == []
+
+
+def test_t011_and_t013_what_the_template_does_to_conversations(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "a <s>"}, {"role": "assistant", "content": "b"}]
+    clean = {"messages": [{**turn, "content": "c"} for turn in turns]}
+    path = put(tmp_path, [{"messages": turns, "tools": [{"name": "f"}]}, clean])
+    found = {finding.code: finding for finding in inspect(path, light=Chat()).findings}
+    assert found.keys() == {"T011", "T013"}
+    assert (found["T011"].severity, found["T011"].where) == ("error", "rows.jsonl")
+    assert found["T011"].what == "1 of 2 rows have tools that the model's chat template doesn't render."
+    assert found["T013"].severity == "warning"
+    assert found["T013"].what == "1 of 2 rows contain special tokens of the model in their text (<s>)."
+    assert inspect(put(tmp_path, [clean]), light=Chat()).findings == []
+
+
+def test_texts_may_hold_special_tokens(tmp_path: Path) -> None:
+    """They are rendered already, or no template renders them."""
+    path = put(tmp_path, [{"prompt": "<s>", "completion": "b"}])
+    assert inspect(path, light=Characters()).findings == []
 
 
 def test_progress_is_reported(tmp_path: Path) -> None:

@@ -169,6 +169,13 @@ def test_t002_rows_cut() -> None:
     assert "max_length: 2000" in finding.fix
 
 
+@pytest.mark.parametrize(("context", "raised"), [(None, True), (0, True), (2000, True), (1999, False)])
+def test_t002_advises_no_max_length_beyond_the_context(context: int | None, raised: bool) -> None:
+    (finding,) = audit_findings(audit_of(rows_cut=5), "x", context=context)
+    assert ("max_length: 2000" in finding.fix) == raised
+    assert ("context is 1999 tokens: shorten" in finding.fix) != raised
+
+
 def test_t003_rows_without_a_trained_token() -> None:
     assert found(audit_of(rows_kept=90))["T003"] == (
         "error",
@@ -192,6 +199,28 @@ def test_t007_the_prompt_is_trained_too() -> None:
     )
     assert "T007" in found(audit_of(loss_on="all"))
     assert found(audit_of(layout="messages", loss_on="assistant")) == {}
+
+
+def test_t012_nothing_but_a_stop_token_is_trained() -> None:
+    assert found(audit_of(rows_stop_only=2)) == {
+        "T012": ("error", "2 of 100 rows train nothing but a stop token (</s>).")
+    }
+
+
+class Blanks(Words):
+    """As Words, with a line break as token 3 and a space as token 4."""
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join({3: "\n", 4: " "}.get(token, str(token)) for token in ids)
+
+
+def test_rows_that_train_a_stop_token_only_are_counted() -> None:
+    empty = [[5, EOS], [5, 3, EOS, 4], [5, 9]]  # 9 is a stop token too
+    full = [[5, 3], [5, 6, EOS], [5, EOS, 6], [5, 3, 3, 6, 3, 3, EOS], [5], [EOS, 5]]
+    rows = [row for pair in zip(full, [*empty, [], [], []], strict=True) for row in pair]
+    dataset = Dataset.from_dict({"input_ids": rows, "labels": [[-100, *row[1:]][: len(row)] for row in rows]})
+    settings: dict[str, Any] = {"rows_given": 12, "max_length": 8, "layout": "text", "loss_on": "all"}
+    assert audit_prepared(dataset, Blanks(), stop_ids=[9], **settings).rows_stop_only == 3
 
 
 def test_a_dataset_keeps_each_message_as_it_is() -> None:

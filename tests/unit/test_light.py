@@ -147,6 +147,61 @@ def test_tools_reach_the_template(folder: Path) -> None:
     assert first == second > 0
 
 
+CALL = {"type": "function", "function": {"name": "look", "arguments": {}}}
+ASK = {"role": "user", "content": "hello"}
+PARTS: dict[str, dict[str, Any]] = {
+    "tools": {"messages": TALK, "tools": '[{"name": "look"}]'},
+    "tool_calls": {"messages": [ASK, {"role": "assistant", "content": "", "tool_calls": [CALL]}]},
+    "reasoning_content": {"prompt": [ASK], "completion": [{**TALK[1], "reasoning_content": "hm"}]},
+    "thinking": {"messages": [ASK, {**TALK[1], "thinking": "hm"}]},
+}
+ALL_PARTS = (
+    "{% for t in tools or [] %}{{ t.name }}{% endfor %}{% for m in messages %}{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.name }}{% endfor %}{{ m.reasoning_content }}{{ m.thinking }}"
+    "{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_that_the_template_leaves_out_are_counted(folder: Path, part: str) -> None:
+    rows = [{"messages": TALK}, PARTS[part], {"prompt": TALK[:1], "completion": TALK[1:]}, PARTS[part]]
+    assert LightTokenizer(folder).left_out(rows) == {part: 2}
+    (folder / "chat_template.jinja").write_text(ALL_PARTS)
+    assert LightTokenizer(folder).left_out(rows) == {}
+
+
+def test_a_template_that_needs_a_part_does_not_leave_it_out(folder: Path) -> None:
+    needs = "{% for m in messages %}{% if not m.content %}{{ m.tool_calls[0].function.name }}{% endif %}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(needs)
+    assert LightTokenizer(folder).left_out([PARTS["tool_calls"]]) == {}
+
+
+def test_the_reasoning_of_earlier_turns_may_be_left_out() -> None:
+    prompt = [ASK, {**TALK[1], "reasoning_content": "hm"}, ASK]
+    assert LightTokenizer(SMALL).left_out([{"prompt": prompt, "completion": TALK[1:]}]) == {}
+
+
+def test_special_tokens_in_the_text_are_found(folder: Path) -> None:
+    light = LightTokenizer(folder)
+    assert light.special_tokens() == {"<|im_start|>", "<|im_end|>", "<|pad|>"}
+    assert light.with_special_tokens([{"messages": TALK}, {"prompt": TALK[:1], "completion": TALK[1:]}]) == (0, [])
+    said = {"role": "assistant", "content": "see <|im_end|> and <|im_end|>"}
+    thought = {"role": "assistant", "content": "x", "reasoning_content": "<|pad|>", "thinking": None}
+    rows = [{"messages": TALK}, {"messages": [ASK, thought, said]}, {"prompt": [ASK], "completion": [said]}]
+    assert light.with_special_tokens(rows) == (2, ["<|im_end|>", "<|pad|>"])
+
+
+def test_added_tokens_that_are_not_special_may_stand_in_the_text(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    for token in content["added_tokens"]:
+        token["special"] = False
+    path.write_text(json.dumps(content))
+    light = LightTokenizer(folder)
+    assert light.special_tokens() == set()
+    assert light.with_special_tokens([{"messages": [{"role": "user", "content": "<|im_end|>"}]}]) == (0, [])
+
+
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"model": {"type": "None"}}'])
 def test_a_damaged_tokenizer(folder: Path, content: str) -> None:
     (folder / "tokenizer.json").write_text(content)

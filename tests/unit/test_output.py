@@ -74,13 +74,13 @@ def terminal(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Iterator[Te
     yield stream
 
 
-@given(st.text())
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t")))  # rich widens tabs by cells
 def test_safe_text_comes_out_of_markup_as_it_went_in(text: str) -> None:
     stream = io.StringIO()
     console = Console(file=stream, width=1000, emoji=False, highlight=False)
     console.print(f"[bold]{safe(text)}[/]|", soft_wrap=True, end="")
     # A run of backslashes before a closing tag may lose one; nothing else changes.
-    expected = harmless(text).expandtabs(8)
+    expected = harmless(text)
     assert re.sub(r"\\+\|$", "|", stream.getvalue()) == re.sub(r"\\+\|$", "|", f"{expected}|")
 
 
@@ -188,11 +188,14 @@ def test_without_a_terminal_there_is_no_colour_and_no_bar(capsys: pytest.Capture
     with output.progress() as progress:
         for done in range(101):
             progress("score [x]", done, 100)
+            progress("train", done, 100)
     output.findings([finding("D011", "eval", rows=3, resolution="100")])
     out, err = capsys.readouterr()
     assert "\x1b" not in out + err
     lines = [line for line in err.splitlines() if line.startswith("score")]
-    assert lines == [f"score [x] {done}/100" for done in range(0, 101, 10)]
+    assert lines == [f"score [x] {done}/100" for done in (0, 50, 100)]
+    lines = [line for line in err.splitlines() if line.startswith("train")]
+    assert lines == [f"train {done}/100" for done in range(0, 101, 10)]
 
 
 def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,3 +152,22 @@ def test_inspecting_with_a_model_but_without_the_audit() -> None:
     assert report.model == "builtin:small"
     assert report.lengths is not None
     assert report.audit is None
+
+
+def test_runs_prepared_in_the_same_second_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.pipeline.run_name", lambda recipe: "now")
+    recipe = make_recipe()
+    first, second = prepare_run(recipe), prepare_run(recipe)
+    assert (first.name, second.name) == ("now", "now-2")
+    names = {Plan.load(folder).training["run_name"] for folder in (first, second)}
+    assert len(names) == 2, "Trackio would take them for one run"
+
+
+def test_of_two_commands_for_one_folder_the_slower_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    monkeypatch.setattr("tunesmith.pipeline._free_folder", lambda folder: folder)
+    prepare_run(make_recipe(), folder)
+    before = Plan.load(folder)
+    with pytest.raises(UsageError, match="isn't empty"):
+        prepare_run(make_recipe(seed=7), folder)
+    assert Plan.load(folder) == before

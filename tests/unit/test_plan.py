@@ -1,5 +1,6 @@
 """The plan: every value with its reason, the recipe's before the plan's own."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -342,8 +343,8 @@ def test_a_prepared_run_holds_what_the_plan_says(tmp_path: Path) -> None:
         path = folder / split.path
         assert sha256(path) == split.sha256
         assert len(path.read_text().splitlines()) == split.rows
-    assert plan.training["run_name"] == "run"
-    assert plan == plan_recipe(recipe, run="run")
+    assert re.fullmatch("run-[0-9a-f]{4}", plan.training["run_name"])
+    assert plan == plan_recipe(recipe, run=plan.training["run_name"])
     assert not (folder / "data" / "test.jsonl").exists()
 
 

@@ -33,7 +33,7 @@ def test_p001_methods_that_are_not_built_yet(method: str) -> None:
 
 
 def test_p001_is_silent_on_sft() -> None:
-    assert list(check_method(make_recipe())) == []
+    assert list(check_method(make_recipe().method)) == []
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_p008_a_target_that_matches_nothing() -> None:
     assert "P008" not in codes(make_plan(make_recipe(adapter={"targets": ["q_proj"]})))
 
 
-@pytest.mark.parametrize("name", sorted(set(OWNED) - {"report_to"}))
+@pytest.mark.parametrize("name", sorted(set(OWNED) - {"report_to", "save_strategy"}))
 def test_p009_arguments_of_the_plan_s_own(name: str) -> None:
     from tunesmith.recipe.training import config_fields
 
@@ -174,3 +174,23 @@ def test_p011_evaluation_without_rows() -> None:
 def test_all_trackers_at_once_are_refused() -> None:
     assert found(make_plan(make_recipe(training={"report_to": "all"})), "P009").where == "training.report_to"
     assert "P009" not in [one.code for one in make_plan(make_recipe(training={"report_to": ["tensorboard"]})).findings]
+
+
+def test_p012_a_tracker_that_is_not_installed() -> None:
+    one = found(make_plan(make_recipe(training={"report_to": ["wandb"]})), "P012")
+    assert "pip install wandb" in one.fix
+    for known in ("none", "trackio", []):
+        assert "P012" not in codes(make_plan(make_recipe(training={"report_to": known})))
+
+
+def test_t003_prompts_that_fill_the_whole_length() -> None:
+    long = [{"prompt": [{"role": "user", "content": "order " * 3000}], "completion": chat_rows(1)[0]["completion"]}]
+    plan = make_plan(make_recipe(chat_rows(100) + long, data={"eval": 0}))
+    assert found(plan, "T003").what.startswith("1 of 101 rows")
+    assert "The model's context is 2048 tokens" in found(plan, "T002").fix
+    assert "T003" not in codes(make_plan(make_recipe()))
+
+
+def test_the_best_checkpoint_is_not_chosen() -> None:
+    assert found(make_plan(make_recipe(training={"save_strategy": "best"})), "P009").where == "training.save_strategy"
+    assert "P009" not in codes(make_plan(make_recipe(training={"save_strategy": "epoch"})))

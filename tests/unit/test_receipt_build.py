@@ -55,3 +55,12 @@ def test_findings_of_all_stages_are_listed_once_errors_first(tmp_path: Path) -> 
     EvalReport.load(tmp_path).model_copy(update={"findings": [note]}).save(tmp_path)
     make_manifest().model_copy(update={"findings": [error]}).save(tmp_path / "export")
     assert [finding.code for finding in build(tmp_path).findings] == ["X001", "D009", "P005", "E006"]
+
+
+def test_a_run_that_held_nothing_out_says_so(tmp_path: Path) -> None:
+    assert write_records(tmp_path).test is not None
+    assert "E008" not in [finding.code for finding in build(tmp_path).findings]
+    write_records(tmp_path, leave_out=("evaluation",), test=None)
+    assert [(found.code, found.severity) for found in build(tmp_path).findings if found.code[0] == "E"] == [
+        ("E008", "warning")
+    ]

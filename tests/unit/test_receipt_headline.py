@@ -8,7 +8,8 @@ import pytest
 from tests.support.receipts import write_records
 from tunesmith.receipt import headline
 from tunesmith.receipt.build import build
-from tunesmith.records import Receipt
+from tunesmith.records import Receipt, Split
+from tunesmith.rules import finding
 
 
 @pytest.fixture
@@ -48,8 +49,21 @@ def test_no_significant_difference_is_neither_good_nor_bad(receipt: Receipt) -> 
     assert (line.tone, line.title) == ("unsure", "No significant difference from its base")
 
 
+@pytest.mark.parametrize("difference", [0.98, -0.2])
+def test_too_few_rows_are_no_verdict_whatever_the_comparison_says(receipt: Receipt, difference: float) -> None:
+    few = changed(with_match(receipt, difference=difference), "evaluation", findings=[finding("E001", "w", rows=3)])
+    line = headline.outcome(few)
+    assert (line.tone, line.title) == ("unsure", "Too few held-out rows to tell")
+
+
 def test_no_evaluation_and_no_comparison(receipt: Receipt) -> None:
-    assert headline.outcome(receipt.model_copy(update={"evaluation": None})).tone == "unsure"
+    without = receipt.model_copy(update={"evaluation": None})
+    line = headline.outcome(changed(without, "plan", test=Split(path="data/test.jsonl", rows=9, sha256="00" * 32)))
+    assert (line.tone, line.title) == ("unsure", "Not compared with its base")
+    assert "tunesmith evaluate" in line.detail
+    line = headline.outcome(changed(without, "plan", test=None))
+    assert (line.tone, line.title) == ("unsure", "Not compared with its base")
+    assert line.detail == "No rows were held out (E008)."
     assert headline.outcome(changed(receipt, "evaluation", comparisons=[], primary=None)).tone == "bad"
 
 

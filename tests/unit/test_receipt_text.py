@@ -86,6 +86,13 @@ def test_comparisons_are_told_in_the_unit_of_their_metric() -> None:
     assert text.metric(match) == "exact match"
 
 
+def test_perplexities_are_short_however_large() -> None:
+    perplexity = comparison("perplexity")
+    assert (text.score(perplexity, 1.0293), text.score(perplexity, 47_474.0)) == ("1.03", "4.75e+04")
+    assert text.change(perplexity, -361797916.328) == "-3.62e+08"
+    assert text.interval(perplexity) == "-5.01e+04 to -4.49e+04"
+
+
 positive = st.floats(1e-6, 1e9)
 
 

@@ -103,7 +103,6 @@ def test_an_unknown_key_deep_in_a_section(tmp_path: Path) -> None:
         ("adapter: {dropout: .nan}", "adapter.dropout can't be nan"),
         ("adapter: {dropout: 1}", "adapter.dropout can't be 1"),
         ("adapter: {targets: []}", "adapter.targets can't be []"),
-        ("adapter: {targets: q_proj}", "adapter.targets can't be 'q_proj'"),
         ("adapter: {kind: qlora}", "adapter.kind can't be 'qlora'"),
         ("evaluation: {tasks: [accuracy]}", "evaluation.tasks can't be 'accuracy'"),
         ("evaluation: {rows: 0}", "evaluation.rows can't be 0"),
@@ -261,10 +260,13 @@ def test_no_values_make_the_check_crash(values: dict[Any, Any]) -> None:
         build_recipe(values)
 
 
-NAMES = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=30).filter(lambda name: name not in "..")
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=30).filter(
+    lambda name: name not in ".."
+)
 
 
-@given(NAMES, NAMES, st.dictionaries(st.sampled_from(["prompt", "completion"]), st.text(min_size=1), max_size=2))
+@given(NAMES, NAMES, st.dictionaries(st.sampled_from(["prompt", "completion"]), TEXTS, max_size=2))
 @example("2026-01-01", "null", {"prompt": "a: b"})
 @example("a\nb # c.jsonl", "0.05", {"prompt": "{x}", "completion": "- y\n\n z"})
 @example("{model}", 'it\'s "x"...', {})

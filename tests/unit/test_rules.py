@@ -132,8 +132,8 @@ def test_only_errors_refuse() -> None:
 
 def test_looking_up() -> None:
     assert look_up("t002") is RULES["T002"]
-    with pytest.raises(UsageError, match="no rule T02") as refusal:
-        look_up("T02")
+    with pytest.raises(UsageError, match="no rule T-002") as refusal:
+        look_up("T-002")
     assert refusal.value.fix == "Did you mean T002?"
     with pytest.raises(UsageError) as refusal:
         look_up("hello")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.evaluate.statistics import Paired, loss_interval, mcnemar, newcombe
+from tunesmith.evaluate.statistics import ROWS_NEEDED, Paired, loss_interval, mcnemar, newcombe, sign_flip
 
 counts = st.integers(0, 60)
 tables = st.builds(Paired, counts, counts, counts, counts).filter(lambda table: table.rows > 0)
@@ -76,7 +76,7 @@ def test_paired_counts_each_cell() -> None:
     assert (table.base, table.tuned) == (3 / 7, 4 / 7)
 
 
-losses = st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50), st.integers(1, 20)), min_size=2, max_size=30)
+losses = st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50), st.integers(1, 20)), min_size=ROWS_NEEDED, max_size=30)
 
 
 @settings(max_examples=15, deadline=None)
@@ -93,7 +93,7 @@ def test_loss_interval_turns_round_when_swapped(rows: list[tuple[float, float, i
 
 def test_loss_interval_is_of_the_loss_per_token_and_weighs_rows_by_their_tokens() -> None:
     # 0.5 nats per token less on every row, whatever its length: no draw of rows can differ from that.
-    tokens = [1, 10, 3, 7]
+    tokens = [1, 10, 3, 7, 2, 5]
     interval = loss_interval([2.0 * count for count in tokens], [1.5 * count for count in tokens], tokens)
     assert interval is not None
     assert interval.low == pytest.approx(-0.5)
@@ -110,12 +110,48 @@ def test_loss_interval_agrees_with_the_normal_one_on_many_equal_rows() -> None:
 
 
 def test_loss_interval_of_the_perplexity_is_of_the_exponentials() -> None:
-    interval = loss_interval([2.0, 4.0], [1.0, 2.0], [1, 2], perplexity=True)
+    interval = loss_interval([2.0, 4.0] * 3, [1.0, 2.0] * 3, [1, 2] * 3, perplexity=True)
     assert interval is not None
     assert interval.low == pytest.approx(math.e - math.e**2)
 
 
-def test_loss_interval_is_the_same_every_time_and_absent_for_one_row() -> None:
-    rows = ([3.0, 1.0, 2.5], [1.0, 1.5, 2.0], [2, 1, 3])
+def test_loss_interval_is_the_same_every_time_and_absent_below_six_rows() -> None:
+    rows = ([3.0, 1.0, 2.5] * 2, [1.0, 1.5, 2.0] * 2, [2, 1, 3] * 2)
+    assert loss_interval(*rows) is not None
     assert loss_interval(*rows) == loss_interval(*rows)
-    assert loss_interval([1.0], [2.0], [3]) is None
+    assert loss_interval(*(column[:5] for column in rows)) is None
+
+
+@pytest.mark.parametrize(
+    ("differences", "p_value"),
+    [
+        ([1, 1, 1], 2 / 8),
+        ([-1, -2, -4, -8, -16], 2 / 32),
+        ([1, 2, 3, 4, 5, 6], 2 / 64),
+        # Of 16 sums of +-1 +-2 +-3 +-1, six are 5 or more from 0: 7, and 5 twice, on either side.
+        ([1, 2, 3, -1], 6 / 16),
+        ([3, -3], 1.0),
+        ([3], 1.0),
+        # Fisher 1935, The Design of Experiments, section 21, on Darwin's maize: 1,726 of 32,768. Drawn, not exact.
+        ([49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48], pytest.approx(1726 / 32768, abs=0.005)),
+    ],
+)
+def test_sign_flip_counts_the_sums_as_far_from_zero(differences: list[float], p_value: float) -> None:
+    assert sign_flip([0.0] * len(differences), differences) == p_value
+
+
+@settings(max_examples=30, deadline=None)
+@given(losses)
+def test_sign_flip_is_a_probability_and_symmetric(rows: list[tuple[float, float, int]]) -> None:
+    base, tuned, _ = zip(*rows, strict=True)
+    p_value = sign_flip(base, tuned)
+    assert 0 < p_value <= 1
+    assert p_value == sign_flip(tuned, base)
+    assert sign_flip(base, base) == 1.0
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50)), min_size=1, max_size=ROWS_NEEDED - 1))
+def test_sign_flip_is_never_significant_below_six_rows(rows: list[tuple[float, float]]) -> None:
+    base, tuned = zip(*rows, strict=True)
+    assert sign_flip(base, tuned) >= 0.0625

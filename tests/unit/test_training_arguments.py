@@ -7,7 +7,7 @@ import pytest
 
 from tunesmith.errors import EnvironmentLacksError, UsageError
 from tunesmith.recipe import training
-from tunesmith.recipe.training import _AT_LEAST, CONFIGS, OLD_NAMES, check_training, config_fields
+from tunesmith.recipe.training import _AT_LEAST, _NOT_ZERO, CONFIGS, OLD_NAMES, check_training, config_fields
 
 
 def check(**arguments: Any) -> dict[str, Any]:
@@ -78,9 +78,8 @@ def test_wrong_types(name: str, given: Any) -> None:
 @pytest.mark.parametrize("name", _AT_LEAST)
 def test_lower_bounds(name: str) -> None:
     least = int(_AT_LEAST[name])
-    if name == "max_steps":
-        assert refusal(max_steps=0).why.startswith("No step trains nothing")
-    assert check(**{name: least}) == {name: least}
+    if name not in _NOT_ZERO or least:
+        assert check(**{name: least}) == {name: least}
     assert refusal(**{name: least - 1}).why == f"It must be at least {least:g}."
     assert "leave it out" in refusal(**{name: str(least - 1)}).fix
 
@@ -94,7 +93,8 @@ def test_numbers_that_are_none(value: Any) -> None:
 def test_old_names_are_replaced(name: str) -> None:
     error = refusal(**{name: 1})
     assert error.what == f"r.yaml line 7: unknown training argument {name}."
-    assert error.fix == f"Use {OLD_NAMES[name]}."
+    today = OLD_NAMES[name]
+    assert error.fix == (f"Leave it out: {today[9:]}." if today.startswith("nothing: ") else f"Use {today}.")
     assert "older guides" in error.why
 
 
@@ -137,3 +137,20 @@ def test_fields_are_read_from_the_source(tmp_path: Path, monkeypatch: pytest.Mon
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert training._fields("trl_like", "config.py", "Config") == {"a": "int", "b": "float | None", "e": "bool"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "near"),
+    [("optim", "adamww", "adamw"), ("lr_scheduler_type", "cosin", "cosine"), ("save_strategy", "sometimes", None)],
+)
+def test_values_of_enums_are_checked(name: str, value: str, near: str | None) -> None:
+    with pytest.raises(UsageError) as refused:
+        check_training("sft", {name: value}, "recipe", {})
+    assert "It must be one of" in refused.value.why
+    assert near is None or near in refused.value.fix
+
+
+@pytest.mark.parametrize("name", ["num_train_epochs", "max_steps", "logging_steps", "save_steps", "eval_steps"])
+def test_zero_is_refused_where_nothing_would_happen(name: str) -> None:
+    with pytest.raises(UsageError, match=f"training.{name} can't be 0"):
+        check_training("sft", {name: 0}, "recipe", {})

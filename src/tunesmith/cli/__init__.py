@@ -8,6 +8,7 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
@@ -76,6 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    if not debug:
+        # Deprecations inside the libraries are nothing a user could act on.
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
         code = _dispatch([word for word in words if word != "--debug"])
         sys.stdout.flush()

@@ -7,7 +7,7 @@ import sys
 
 from .. import pipeline
 from ..errors import UsageError
-from .common import add_json, add_run
+from .common import add_json, add_run, positive
 from .output import Output, harmless
 
 
@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--prompt", help="answer this one message and end")
     parser.add_argument("--base", action="store_true", help="talk to the base model instead")
-    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (default: 256)")
+    parser.add_argument(
+        "--max-new-tokens", type=positive, default=256, metavar="N", help="longest answer (default: 256)"
+    )
     add_json(parser)
 
 

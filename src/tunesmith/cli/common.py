@@ -12,6 +12,7 @@ import yaml
 from ..errors import UsageError
 from ..recipe import Recipe, build_recipe, load_recipe
 from ..recipe.load import RecipeLoader, parse
+from ..recipe.schema import Mapping
 from ..records import Finding
 
 _PATHS = {"data.train", "data.eval", "data.test", "chat_template"}
@@ -20,6 +21,21 @@ _PATHS = {"data.train", "data.eval", "data.test", "chat_template"}
 def add_json(parser: argparse.ArgumentParser) -> None:
     """The option --json."""
     parser.add_argument("--json", action="store_true", help="print the record as JSON on stdout")
+
+
+def positive(text: str) -> int:
+    """A number of things, from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} isn't a number from 1 on")
+    return int(text)
+
+
+def role_and_column(text: str) -> tuple[str, str]:
+    """ROLE=COLUMN."""
+    role, equals, column = text.partition("=")
+    if not equals or role not in Mapping.model_fields:
+        raise argparse.ArgumentTypeError(f"{text!r} isn't ROLE=COLUMN; roles are {', '.join(Mapping.model_fields)}")
+    return role, column
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from .. import pipeline
 from ..errors import UsageError
 from ..files import write_atomic
+from ..plan.preflight import check_method
 from ..recipe.template import recipe_text
+from ..rules import refuse_errors
 from .common import add_data_options, add_json, has_errors
 from .output import Output, safe
 
@@ -26,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write a commented recipe that fits the data."""
     output = Output(as_json=arguments.json)
+    refuse_errors(check_method(arguments.method))
     if arguments.recipe.exists() and not arguments.force:
         raise UsageError(
             f"{arguments.recipe} is there already.",
@@ -34,13 +37,19 @@ def run(arguments: argparse.Namespace) -> int:
         )
     report = pipeline.inspect(Path(arguments.data), model=arguments.model, audit=False)
     verdict = next(verdict for verdict in report.verdicts if verdict.method == "sft")
+    if verdict.status == "INCOMPATIBLE":
+        raise UsageError(
+            f"{arguments.data} isn't made for sft.",
+            why=verdict.reason,
+            fix="Give another file, or bring its rows into a layout of prompts and answers.",
+        )
     text = recipe_text(
         data=arguments.data,
         model=arguments.model,
         method=arguments.method,
         test=arguments.test,
         mapping=verdict.mapping,
-        remark=f"{report.rows:,} rows, {verdict.status}: {verdict.reason}",
+        remark=f"{report.rows + report.rows_invalid:,} rows, {verdict.status}: {verdict.reason}",
         folder=arguments.recipe.resolve().parent,
     )
     write_atomic(arguments.recipe, text)

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from .. import pipeline
-from .common import add_json, has_errors
+from ..recipe.schema import Mapping
+from .common import add_json, has_errors, positive, role_and_column
 from .output import Output
 from .views import show_data
 
@@ -17,10 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="measure tokens and audit labels with this model's tokenizer and template")
     parser.add_argument("--revision", help="branch, tag or commit of a Hub model")
     parser.add_argument(
-        "--max-length", type=int, metavar="N", help="cut rows at N tokens (default: the model's context)"
+        "--max-length", type=positive, metavar="N", help="cut rows at N tokens (default: the model's context)"
     )
     parser.add_argument("--chat-template", metavar="FILE", help="Jinja file, for a model that has no chat template")
     parser.add_argument("--no-audit", action="store_true", help="leave the label audit out (it takes seconds to start)")
+    parser.add_argument(
+        "--mapping", nargs="+", type=role_and_column, metavar="ROLE=COLUMN", help="columns by role: prompt=question"
+    )
     add_json(parser)
 
 
@@ -33,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         revision=arguments.revision,
         chat_template=arguments.chat_template,
         max_length=arguments.max_length,
+        mapping=Mapping(**dict(arguments.mapping)) if arguments.mapping else None,
         audit=not arguments.no_audit,
     )
     if arguments.json:

@@ -131,7 +131,7 @@ class Output:
 
     @contextmanager
     def progress(self) -> Iterator[StageProgress]:
-        """Progress bars on stderr; plain lines, one every tenth of the work, without a terminal."""
+        """Progress bars on stderr; plain lines without a terminal, one every tenth of the training."""
         if not self.words.is_terminal:
             yield StageProgress(self, None)
             return
@@ -153,7 +153,7 @@ class StageProgress:
         self._output = output
         self._bars = bars
         self._tasks: dict[str, Any] = {}
-        self._tenths: dict[str, int] = {}
+        self._parts: dict[str, int] = {}
 
     def __call__(self, label: str, done: int, total: int | None, note: str = "") -> None:
         """Progress callback of the stages: `done` of `total` units of `label`."""
@@ -165,9 +165,10 @@ class StageProgress:
         self._bars.update(self._tasks[label], completed=done, total=total, note=note)
 
     def _line(self, label: str, done: int, total: int | None, note: str) -> None:
-        tenth = 10 * done // total if total else 0
-        if self._tenths.get(label) != tenth:
-            self._tenths[label] = tenth
+        parts = 10 if label == "train" else 2
+        part = parts * done // total if total else 0
+        if self._parts.get(label) != part:
+            self._parts[label] = part
             of = f" {done}/{total}" if total else ""
             self._output.say(f"{safe(label)}{of}  {note}".rstrip())
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from .. import pipeline
 from ..launch import local
-from ..records import RunRecord
 from ..track.events import FILENAME
 from .common import add_json, add_run
 from .output import Output, harmless, safe
@@ -38,9 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "logs":
         return _logs(folder, worker=arguments.worker)
     output = Output(as_json=arguments.json)
-    record = local.settled(RunRecord.load(folder))
+    record = local.settled(folder)
     if arguments.action == "stop":
-        local.stop(record)
+        local.stop(folder)
         if arguments.json:
             output.record(record)
         output.say(f"Asked {safe(record.id)} to save and stop after its current step.")
@@ -56,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     output = Output(as_json=arguments.json)
-    runs = [local.settled(record) for _, record in pipeline.find_runs(arguments.root)]
+    runs = [local.settled(folder) for folder, _ in pipeline.find_runs(arguments.root)]
     if arguments.json:
         output.record(runs)
         return 0

@@ -140,9 +140,17 @@ def show_evaluation(output: Output, report: EvalReport) -> None:
 
 
 def _comparison(item: Comparison) -> tuple[str, ...]:
-    interval = f"{item.interval.low:+.3f} to {item.interval.high:+.3f}" if item.interval else "-"
+    interval = f"{_signed(item.interval.low)} to {_signed(item.interval.high)}" if item.interval else "-"
     p_value = "-" if item.p_value is None else f"{item.p_value:.1e}" if item.p_value < 1e-3 else f"{item.p_value:.3f}"
-    return item.metric, f"{item.base:.3f}", f"{item.tuned:.3f}", f"{item.difference:+.3f}", interval, p_value
+    return item.metric, _plain(item.base), _plain(item.tuned), _signed(item.difference), interval, p_value
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}" if abs(value) < 1000 else f"{value:+.3g}"
 
 
 def show_export(output: Output, manifest: Manifest) -> None:

@@ -62,6 +62,14 @@ class LabelColumns:
         """How many tokens of each row `of_token` (shape (tokens,)) is true for, shape (rows,)."""
         return np.diff(np.concatenate([[0], np.cumsum(of_token)])[self.starts])
 
+    def among(self, tokens: list[int]) -> npt.NDArray[np.bool_]:
+        """Whether a token is one of `tokens`, shape (tokens,)."""
+        return np.isin(self.ids, tokens)
+
+    def of_rows(self, of_token: npt.NDArray[np.bool_], chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """`of_token` (shape (tokens,)) in the rows that are `chosen` (shape (rows,)), False in all others."""
+        return of_token & np.repeat(chosen, self.lengths)
+
     def leading(self, token: int) -> dict[int, int]:
         """Number of `token`s that a row begins with -> rows."""
         counts: dict[int, int] = {}

@@ -74,7 +74,8 @@ def prepare(
 
     Raises:
         UsageError: the mapping doesn't fit the columns, or the rows can't be given the layout of `like`.
-        FindingsError: D004, the rows have no layout that sft can train on; D002, none of them is usable.
+        FindingsError: D004, the rows have no layout that sft can train on; none of them is usable: what is
+            wrong with them, and D002.
     """
     where = raw.path.name
     detection = detection or detect(raw.rows, mapping)
@@ -83,9 +84,11 @@ def prepare(
         raise FindingsError([refusal])
     conversational = conversational if like is None else is_conversational(like.rows[0])
     rows, places, bad = _convert(raw, reader(detection, conversational=conversational))
-    findings = _bad_row_findings(bad, where, len(raw.rows), drop=bad_rows == "drop")
+    findings = _bad_row_findings(bad, where)
     if not rows:
-        raise FindingsError([finding("D002", where, left=" that can be trained on"), *findings])
+        raise FindingsError([*findings, finding("D002", where, left=" that can be trained on")])
+    if bad and bad_rows == "drop":
+        findings = [_dropped_finding(findings, len(bad), len(raw.rows), where)]
     if like is not None:
         rows, layout, loss_on, cut = _laid_out_like(like, rows, where)
     else:
@@ -170,15 +173,16 @@ def count_duplicates(rows: Iterable[Row]) -> int:
     return count
 
 
-def _bad_row_findings(bad: list[tuple[int, BadRowError]], where: str, total: int, *, drop: bool) -> list[Finding]:
+def _bad_row_findings(bad: list[tuple[int, BadRowError]], where: str) -> list[Finding]:
     groups: dict[tuple[str, str], list[tuple[int, BadRowError]]] = {}
     for place, problem in bad:
         groups.setdefault((problem.code, problem.field), []).append((place, problem))
-    findings = [_group_finding(code, field, group, where) for (code, field), group in sorted(groups.items())]
-    if not drop or not bad:
-        return findings
-    reasons = " ".join(f"{found.code}: {found.what}" for found in findings)
-    return [finding("D014", where, count=f"{len(bad):,}", total=f"{total:,}", reasons=reasons)]
+    return [_group_finding(code, field, group, where) for (code, field), group in sorted(groups.items())]
+
+
+def _dropped_finding(problems: list[Finding], bad: int, total: int, where: str) -> Finding:
+    reasons = " ".join(f"{found.code}: {found.what}" for found in problems)
+    return finding("D014", where, count=f"{bad:,}", total=f"{total:,}", reasons=reasons)
 
 
 def _group_finding(code: str, field: str, group: list[tuple[int, BadRowError]], where: str) -> Finding:

@@ -12,20 +12,23 @@ from ..records import DataReport, Finding, LabelAudit, TokenLengths
 from ..rules import FindingsError
 from . import tokens
 from .columns import describe
-from .formats import detect
+from .formats import Detection, detect
 from .prepare import Prepared, is_conversational, prepare
 from .refused import without_refused
-from .sources import read
+from .rendered import Renderer, rendered_findings
+from .sources import RawData, read
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class LightEncoder(Protocol):
+_Measured = tuple[TokenLengths | None, LabelAudit | None, list[Finding]]
+
+
+class LightEncoder(Renderer, Protocol):
     """Counts tokens without torch; models.light.LightTokenizer is one."""
 
     has_generation_marks: bool
-    template: str | None
 
     def encode_rows(self, rows: Sequence[dict[str, Any]], layout: str) -> tuple[list[int] | None, list[int]]:
         """Lengths in tokens of the rows' prompts (None where nothing is split off) and of the whole rows."""
@@ -42,6 +45,7 @@ def inspect(
     model: str | None = None,
     training: dict[str, Any] | None = None,
     stop_ids: Sequence[int] = (),
+    context: int | None = None,
     audit: bool = True,
     progress: Progress = silent,
 ) -> DataReport:
@@ -57,6 +61,7 @@ def inspect(
         model: The model's name, for the report.
         training: Arguments of SFTConfig; those left out have its defaults.
         stop_ids: Stop tokens besides the tokenizer's EOS.
+        context: Tokens that the model takes at most.
         audit: False leaves the audit out although there is a tokenizer.
 
     Raises:
@@ -64,11 +69,26 @@ def inspect(
         EnvironmentLacksError: the file may not be read, or the installed TRL has another shape.
         FindingsError: no rows can be read at all (D001, D002, D003).
     """
-    mapping = mapping or Mapping()
     progress("Reading", 0, None)
     raw = read(path)
+    mapping = mapping or Mapping()
     detection = detect(raw.rows, mapping)
-    report = DataReport(
+    report = _begun(path, raw, detection, model)
+    try:
+        prepared = _prepared(raw, mapping, bad_rows, detection, tokenizer, light)
+    except FindingsError as refusal:
+        return report.model_copy(update={"findings": refusal.findings})
+    progress("Counting tokens", 0, len(prepared.rows))
+    if tokenizer is not None and audit:
+        measured = _audited(prepared, path.name, tokenizer, training or {}, stop_ids, context)
+    else:
+        measured = _counted(prepared, light)
+    return report.model_copy(update=_outcome(prepared, measured, light, path.name))
+
+
+def _begun(path: Path, raw: RawData, detection: Detection, model: str | None) -> DataReport:
+    """The report on a file of which no row has been prepared."""
+    return DataReport(
         source=str(path),
         sha256=raw.sha256,
         bytes=raw.bytes,
@@ -79,29 +99,36 @@ def inspect(
         verdicts=detection.verdicts,
         model=model,
     )
-    try:
-        marks, chat = _abilities(tokenizer, light)
-        prepared = prepare(raw, mapping, bad_rows, generation_marks=marks, conversational=chat, detection=detection)
-        if bad_rows == "drop" and light is not None and (chat or not is_conversational(prepared.rows[0])):
-            layout = prepared.layout
-            prepared = without_refused(prepared, lambda row: light.encode_rows([row], layout), path.name)
-    except FindingsError as refusal:
-        return report.model_copy(update={"findings": refusal.findings})
-    progress("Counting tokens", 0, len(prepared.rows))
-    if tokenizer is not None and audit:
-        lengths, labels, findings = _audited(prepared, path.name, tokenizer, training or {}, stop_ids)
-    else:
-        lengths, labels, findings = _counted(prepared, light)
-    return report.model_copy(
-        update={
-            "rows": len(prepared.rows),
-            "rows_invalid": prepared.dropped,
-            "duplicates": prepared.duplicates,
-            "lengths": lengths,
-            "audit": labels,
-            "findings": [*prepared.findings, *findings],
-        }
-    )
+
+
+def _prepared(
+    raw: RawData,
+    mapping: Mapping,
+    bad_rows: Literal["error", "drop"],
+    detection: Detection,
+    tokenizer: PreTrainedTokenizerBase | None,
+    light: LightEncoder | None,
+) -> Prepared:
+    marks, chat = _abilities(tokenizer, light)
+    prepared = prepare(raw, mapping, bad_rows, generation_marks=marks, conversational=chat, detection=detection)
+    if bad_rows == "drop" and light is not None and (chat or not is_conversational(prepared.rows[0])):
+        return without_refused(prepared, lambda row: light.encode_rows([row], prepared.layout), raw.path.name)
+    return prepared
+
+
+def _outcome(prepared: Prepared, measured: _Measured, light: LightEncoder | None, where: str) -> dict[str, Any]:
+    """The fields of a report that prepared rows fill."""
+    lengths, labels, findings = measured
+    # Without lengths the template refuses rows, and can't be asked what it does with the others.
+    rendered = rendered_findings(prepared.rows, light, where) if light is not None and lengths is not None else []
+    return {
+        "rows": len(prepared.rows),
+        "rows_invalid": prepared.dropped,
+        "duplicates": prepared.duplicates,
+        "lengths": lengths,
+        "audit": labels,
+        "findings": [*prepared.findings, *rendered, *findings],
+    }
 
 
 def _abilities(tokenizer: PreTrainedTokenizerBase | None, light: LightEncoder | None) -> tuple[bool, bool]:
@@ -118,15 +145,13 @@ def _abilities(tokenizer: PreTrainedTokenizerBase | None, light: LightEncoder | 
     return True, False
 
 
-_Measured = tuple[TokenLengths | None, LabelAudit | None, list[Finding]]
-
-
 def _audited(
     prepared: Prepared,
     where: str,
     tokenizer: PreTrainedTokenizerBase,
     training: dict[str, Any],
     stop_ids: Sequence[int],
+    context: int | None,
 ) -> _Measured:
     rows, layout, places = prepared.rows, prepared.layout, prepared.places
     training = {"assistant_only_loss": prepared.loss_on == "assistant", **training}
@@ -136,7 +161,7 @@ def _audited(
         )
     except FindingsError as refusal:
         return None, None, refusal.findings
-    return measured.lengths, measured.audit, tokens.audit_findings(measured.audit, where)
+    return measured.lengths, measured.audit, tokens.audit_findings(measured.audit, where, context=context)
 
 
 def _counted(prepared: Prepared, light: LightEncoder | None) -> _Measured:

@@ -15,6 +15,8 @@ from .prepare import LossOn, TrainedLayout
 from .rows import Row, name_places
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
 EncodeRows = Callable[[Sequence[Row], TrainedLayout], tuple[Sequence[int] | None, Sequence[int]]]
 """Gives the lengths of rows in tokens: of the prompts (None where nothing is split off) and of the whole rows."""
+
+
+_BLANKS = 4
+"""Trained tokens besides stop tokens that an empty answer can have: line breaks that the template writes."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +244,7 @@ def audit_prepared(
     columns = LabelColumns.of(dataset)
     stops = list(dict.fromkeys([tokenizer.eos_token_id, *stop_ids]))
     trained = columns.per_row(columns.trained)
+    stopping = columns.among(stops) & columns.trained
     tokens, trained_tokens = len(columns.ids), int(columns.trained.sum())
     numbers = dataset["row"][:preview] if "row" in dataset.column_names else list(range(1, preview + 1))
     return LabelAudit(
@@ -252,7 +259,8 @@ def audit_prepared(
         trained_tokens=trained_tokens,
         trained_percent=round(100 * trained_tokens / tokens, 2) if tokens else 0.0,
         stop_tokens=[str(token) for token in tokenizer.convert_ids_to_tokens(stops)],
-        rows_without_stop=_without_stop(columns, stops),
+        rows_without_stop=int((columns.per_row(stopping) == 0).sum()),
+        rows_stop_only=_stop_only(columns, stopping, tokenizer),
         rows_cut=rows_cut,
         longest=longest,
         bos_per_row={0: columns.rows} if tokenizer.bos_token_id is None else columns.leading(tokenizer.bos_token_id),
@@ -260,15 +268,25 @@ def audit_prepared(
     )
 
 
-def _without_stop(columns: LabelColumns, stops: list[int]) -> int:
-    import numpy as np
+def _stop_only(columns: LabelColumns, stopping: npt.NDArray[np.bool_], tokenizer: PreTrainedTokenizerBase) -> int:
+    """Rows with no trained token but stop tokens (`stopping`, shape (tokens,)) and the blanks around them."""
+    others = columns.trained & ~stopping
+    per_row = columns.per_row(others)
+    few = per_row <= _BLANKS
+    suspects = columns.of_rows(others, few)
+    blank = [token for token in set(columns.ids[suspects].tolist()) if not tokenizer.decode([token]).strip()]
+    said = columns.per_row(suspects & ~columns.among(blank))
+    return int((few & (said == 0) & (columns.per_row(stopping) > 0)).sum())
 
-    stopping = columns.trained & np.isin(columns.ids, stops)
-    return int((columns.per_row(stopping) == 0).sum())
 
+def audit_findings(audit: LabelAudit, where: str, *, context: int | None = None) -> list[Finding]:
+    """What is wrong with the labels: T001, T002, T003, T004, T007 and T012.
 
-def audit_findings(audit: LabelAudit, where: str) -> list[Finding]:
-    """T001 no stop token, T002 rows cut, T003 rows without a trained token, T004 doubled BOS, T007 prompt trained."""
+    Args:
+        audit: The label audit.
+        where: What was audited.
+        context: Tokens that the model takes at most: no longer max_length is advised.
+    """
     findings: list[Finding] = []
     lost = max(0, audit.rows - audit.rows_kept) + audit.rows_untrained
     endless = audit.rows_without_stop - audit.rows_untrained
@@ -282,8 +300,7 @@ def audit_findings(audit: LabelAudit, where: str) -> list[Finding]:
             finding("T001", where, severity=severity, count=f"{endless:,}", total=f"{audit.rows_kept:,}", stops=stops)
         )
     if audit.rows_cut:
-        count, total, longest = f"{audit.rows_cut:,}", f"{audit.rows:,}", audit.longest or "LONGEST"
-        findings.append(finding("T002", where, count=count, total=total, max_length=audit.max_length, longest=longest))
+        findings.append(_cut_finding(audit, where, context))
     if lost:
         findings.append(finding("T003", where, count=f"{lost:,}", total=f"{audit.rows:,}"))
     if doubled:
@@ -291,4 +308,17 @@ def audit_findings(audit: LabelAudit, where: str) -> list[Finding]:
         findings.append(finding("T004", where, count=f"{rows:,}", total=f"{audit.rows_kept:,}", bos=most))
     if audit.loss_on == "all" and audit.layout != "text":
         findings.append(finding("T007", where, percent=round(audit.trained_percent, 1)))
+    if audit.rows_stop_only:
+        count, stops = f"{audit.rows_stop_only:,}", ", ".join(audit.stop_tokens)
+        findings.append(finding("T012", where, count=count, total=f"{audit.rows_kept:,}", stops=stops))
     return findings
+
+
+def _cut_finding(audit: LabelAudit, where: str, context: int | None) -> Finding:
+    count, total, longest = f"{audit.rows_cut:,}", f"{audit.rows:,}", audit.longest or "LONGEST"
+    cut = finding("T002", where, count=count, total=total, max_length=audit.max_length, longest=longest)
+    if not (context and audit.longest and audit.longest > context):
+        return cut
+    # P003 refuses a max_length beyond the context.
+    fix = f"The model's context is {context} tokens: shorten these rows, or split them."
+    return cut.model_copy(update={"fix": fix})

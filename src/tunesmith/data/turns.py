@@ -19,7 +19,7 @@ _ALIASES: Final = {
     "observation": "tool",
 }
 _FUNCTION_CALL: Final = "function_call"
-_OPTIONAL: Final = ("name", "tool_calls", "tool_call_id", "reasoning_content")
+_OPTIONAL: Final = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking")
 
 
 def is_chat(value: Any) -> bool:
@@ -53,7 +53,8 @@ def read_messages(value: Any, field: str) -> list[Row]:
     """The messages of a conversation under the keys role and content, plus those that tools and reasoning need.
 
     Raises:
-        BadRowError: D005 null, D006 no messages, D007 unknown role, D012 an empty answer, D013 wrong type.
+        BadRowError: D005 null, D006 no messages, D007 unknown role, D012 an empty answer, D013 wrong type,
+            D016 an answer that is not to be trained.
     """
     if value is None:
         raise BadRowError("D005", field)
@@ -88,6 +89,8 @@ def _message(turn: Row, field: str) -> Row:
         role, content, message["tool_calls"] = "assistant", "", _calls(content, field)
     if role not in ROLES:
         raise BadRowError("D007", "role", role)
+    if role == "assistant" and turn.get("weight") == 0:
+        raise BadRowError("D016", "weight")
     if content is None and message.get("tool_calls"):
         content = ""
     text = read_text(content, f"{field}[].content")

@@ -17,7 +17,7 @@ from ..records import ChangedRow, Comparison, EvalReport, Plan
 from . import findings
 from .measure import Answer, greedy_answers, row_losses
 from .rows import Encoded, Question, Row, encode, held_out, questions
-from .statistics import Paired, loss_interval, mcnemar, newcombe
+from .statistics import Paired, loss_interval, mcnemar, newcombe, sign_flip
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,6 +26,8 @@ Arm = Literal["base", "tuned"]
 Result = TypeVar("Result")
 
 MOST_OPEN = 32
+MOST_PERPLEXITY = 1e6
+"""Perplexity above which a model knows nothing of the rows, and a difference of perplexities tells nothing."""
 KEPT_CHANGES = 20
 KEPT_CHARACTERS = 500
 
@@ -172,15 +174,18 @@ def _not_numbers(losses: list[float]) -> int:
 
 
 def _compare_loss(base: Measured, tuned: Measured, work: Work) -> list[Comparison]:
-    """Loss in nats per trained token, and perplexity, its exponential; nothing when a loss isn't a number."""
+    """Loss in nats per trained token, and perplexity, its exponential, unless huge; nothing if a loss is no number."""
     tokens = [len(row.positions) for row in work.encoded]
     if not tokens or _not_numbers(base.losses) or _not_numbers(tuned.losses):
         return []
     losses = (sum(base.losses) / sum(tokens), sum(tuned.losses) / sum(tokens))
-    comparisons = [_lower_is_better("loss", losses, base, tuned, tokens)]
+    # Equal losses are equal perplexities: one test serves both.
+    p_value = sign_flip(base.losses, tuned.losses)
+    comparisons = [_lower_is_better("loss", losses, base, tuned, tokens, p_value)]
     # A row's loss bounds any resample's: exp of it must be a finite float.
-    if max(loss / count for one in (base, tuned) for loss, count in zip(one.losses, tokens, strict=True)) < 700:
-        comparisons.append(_lower_is_better("perplexity", losses, base, tuned, tokens))
+    highest = max(loss / count for one in (base, tuned) for loss, count in zip(one.losses, tokens, strict=True))
+    if max(losses) <= math.log(MOST_PERPLEXITY) and highest < 700:
+        comparisons.append(_lower_is_better("perplexity", losses, base, tuned, tokens, p_value))
     return comparisons
 
 
@@ -190,9 +195,9 @@ def _lower_is_better(
     base: Measured,
     tuned: Measured,
     tokens: list[int],
+    p_value: float,
 ) -> Comparison:
     before, after = losses if metric == "loss" else (math.exp(losses[0]), math.exp(losses[1]))
-    interval = loss_interval(base.losses, tuned.losses, tokens, perplexity=metric == "perplexity")
     return Comparison(
         metric=metric,
         better="lower",
@@ -200,10 +205,10 @@ def _lower_is_better(
         base=before,
         tuned=after,
         difference=after - before,
-        interval=interval,
-        p_value=None,
-        test=None,
-        significant=interval is not None and not interval.low <= 0 <= interval.high,
+        interval=loss_interval(base.losses, tuned.losses, tokens, perplexity=metric == "perplexity"),
+        p_value=p_value,
+        test="paired sign-flip permutation of rows, two-sided",
+        significant=p_value < 0.05,
     )
 
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from ..records import Comparison, EvalReport, Finding
 from ..rules import finding
+from .statistics import ROWS_NEEDED
 
-ROWS_NEEDED = 6
-"""Fewer changed rows can't reach p < 0.05 in the exact McNemar test: 2 * 0.5**5 = 0.0625."""
 LONG_ANSWER = 64
 """Tokens above which word-for-word equality is not to be expected of open answers."""
 HARDLY_EVER = 0.05

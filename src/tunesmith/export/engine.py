@@ -9,6 +9,7 @@ import importlib.util
 import json
 import math
 import re
+import string
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,8 @@ _LOAD_SECONDS: Final = 300.0
 _STOP_SECONDS: Final = 10.0
 _INSTALL: Final = "Install the checker, `pip install 'tunesmith[gguf]'`, and export again."
 _FASTER: Final = "Export again on a faster or less busy machine."
+_CERTAIN: Final = 1000.0
+"""What added to a token's logit makes it the best, whatever the model says."""
 _LOG_PREFIX: Final = re.compile(r"^[\d.]+ [A-Z] ")
 
 
@@ -55,6 +58,7 @@ class Engine:
         self._host = urlsplit(address).netloc
         self._deadline = deadline
         self._connection = http.client.HTTPConnection(self._host)
+        self._letter: int | None = None
 
     def tokenize(self, text: str, *, add_special: bool) -> list[int]:
         """Token ids of a text in which special tokens count as such; BOS and EOS are put around it if `add_special`."""
@@ -66,8 +70,12 @@ class Engine:
         return str(self._post("/apply-template", {"messages": messages})["prompt"])
 
     def best(self, prefix: Sequence[int], count: int) -> dict[int, float]:
-        """The `count` most likely next tokens, best first, with their log-probabilities (nats) over the vocabulary."""
-        answer = self._complete(prefix, n_probs=count)
+        """The `count` most likely next tokens, best first, with their log-probabilities (nats) over the vocabulary.
+
+        The server keeps the probabilities back while its text ends within a character, as it does after many a token
+        of CJK or emoji. So it is made to write a letter; the probabilities are those before this choice.
+        """
+        answer = self._complete(prefix, n_probs=count, logit_bias=[[self._whole_character(), _CERTAIN]])
         if not answer.get("completion_probabilities"):
             raise EngineError("it gives no probabilities")
         best = answer["completion_probabilities"][0]["top_logprobs"]
@@ -80,6 +88,15 @@ class Engine:
     def properties(self) -> dict[str, Any]:
         """What the server tells of the file: chat_template, eos_token and more."""
         return self._ask("GET", "/props", None)
+
+    def _whole_character(self) -> int:
+        """Id of a token that is one ASCII character."""
+        if self._letter is None:
+            found = (self.tokenize(character, add_special=False) for character in string.ascii_letters + string.digits)
+            self._letter = next((ids[0] for ids in found if len(ids) == 1), None)
+        if self._letter is None:
+            raise EngineError("no ASCII letter or digit is a token of its own")
+        return self._letter
 
     def _complete(self, prefix: Sequence[int], **options: Any) -> dict[str, Any]:
         greedy = {"n_predict": 1, "temperature": -1.0, "samplers": ["temperature"], "cache_prompt": True}

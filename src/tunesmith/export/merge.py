@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..files import disk_errors
 from ..models.load import is_adapter, load_base, load_model, load_tuned
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MERGED = "merged"
+FLOOR: Final = float(LIMITS["merged"]["floor"])
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,17 @@ class Merge:
 
     @property
     def limit(self) -> float:
-        """Largest KL divergence (nats) that a faithful copy may have: no more than half of what training changed."""
+        """Largest KL divergence (nats) that a faithful copy may have: no more than half of what training changed.
+
+        It is never below what rounding to f16 alone brings about.
+        """
         limit = float(LIMITS["merged"]["kl"])
-        return limit if self.effect is None else min(limit, self.effect / 2)
+        return limit if self.effect is None else max(min(limit, self.effect / 2), FLOOR)
+
+    @property
+    def faint(self) -> bool:
+        """Whether training changed so little that a copy without it could stay below `limit`."""
+        return self.effect is not None and self.effect < 2 * FLOOR
 
 
 def merge(facts: ModelFacts, result: Path, tokenizer: Any, rows: Sequence[Row], target: Path, tell: Progress) -> Merge:

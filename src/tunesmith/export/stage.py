@@ -18,7 +18,7 @@ from .architectures import look_up
 from .compare import stop_tokens
 from .convert import Kind, convert
 from .engine import version
-from .merge import MERGED, Merge, merge
+from .merge import FLOOR, MERGED, Merge, merge
 from .probes import encode, held_out
 from .tokenizer import Vocabulary, read_vocabulary
 from .verify import Expected, expect, verify
@@ -26,6 +26,8 @@ from .verify import Expected, expect, verify
 RESULT = "model"
 FOLDER = "export"
 FAILED = ".failed"
+PARTIAL = ".partial"
+PREVIOUS = ".previous"
 
 
 @dataclass
@@ -41,7 +43,13 @@ class _Export:
 
     @property
     def folder(self) -> Path:
-        return self.run / FOLDER
+        """Where files are made; they move one level up when all is done."""
+        return self.run / FOLDER / PARTIAL
+
+    def final(self, path: Path) -> str:
+        """Where a file or folder will be, relative to the run folder."""
+        made_here = path.parent == self.folder
+        return str(Path(FOLDER, path.name) if made_here else path.relative_to(self.run))
 
     def manifest(self) -> Manifest:
         errors = any(found.severity == "error" for found in self.findings)
@@ -67,7 +75,8 @@ class _Source:
 def export(folder: Path, settings: Export, *, progress: Progress = silent) -> Manifest:
     """Export the result of the run in `folder`: the merged model, and a GGUF file of each type in the settings.
 
-    What fails a check keeps lying there under a name that ends in `.failed`, and the manifest tells why.
+    What fails a check keeps lying there under a name that ends in `.failed`, and the manifest tells why. An earlier
+    export stays untouched until the new one is complete, so an interrupted one changes nothing.
 
     Raises:
         FindingsError: X006 or X007, the model can't be written as GGUF; the merged model and a manifest are there.
@@ -76,13 +85,21 @@ def export(folder: Path, settings: Export, *, progress: Progress = silent) -> Ma
     """
     plan = Plan.load(folder)
     work = _Export(folder, progress)
+    make_folder(work.folder.parent)
+    shutil.rmtree(work.folder, ignore_errors=True)
     make_folder(work.folder)
-    with disk_errors(work.folder):
-        _clear(work.folder)
+    try:
+        return _export(work, plan, settings)
+    finally:
+        shutil.rmtree(work.folder, ignore_errors=True)
+
+
+def _export(work: _Export, plan: Plan, settings: Export) -> Manifest:
+    folder = work.run
     tokenizer = load_tokenizer(folder / RESULT)
     raw = held_out(folder, plan)
     rows = encode(raw, tokenizer)
-    merged = merge(plan.model, folder / RESULT, tokenizer, rows, work.folder, progress)
+    merged = merge(plan.model, folder / RESULT, tokenizer, rows, work.folder, work.progress)
     try:
         if _keep_merged(work, merged, plan.model.dtype) and settings.gguf:
             source = _translate(merged, tokenizer)
@@ -92,19 +109,33 @@ def export(folder: Path, settings: Export, *, progress: Progress = silent) -> Ma
                 _make(work, kind, source, expected)
     except FindingsError as error:
         work.findings.extend(error.findings)
+        _publish(work)
         raise
-    finally:
-        manifest = work.manifest()
-        manifest.save(work.folder)
+    return _publish(work)
+
+
+def _publish(work: _Export) -> Manifest:
+    """Put what was made in the place of an earlier export, by renaming alone; the manifest leaves first, comes last."""
+    manifest = work.manifest()
+    manifest.save(work.folder)
+    target = work.folder.parent
+    previous = target / PREVIOUS
+    with disk_errors(target):
+        shutil.rmtree(previous, ignore_errors=True)
+        previous.mkdir()
+        for old in reversed(_results(target)):
+            old.replace(previous / old.name)
+        for new in _results(work.folder):
+            new.replace(target / new.name)
+        shutil.rmtree(previous, ignore_errors=True)
     return manifest
 
 
-def _clear(folder: Path) -> None:
-    """Remove what an earlier export left, and nothing else."""
-    for old in (*folder.glob("*.gguf"), *folder.glob(f"*.gguf{FAILED}"), folder / Manifest.filename):
-        old.unlink(missing_ok=True)
-    for name in (MERGED, MERGED + FAILED):
-        shutil.rmtree(folder / name, ignore_errors=True)
+def _results(folder: Path) -> list[Path]:
+    """What exports leave in a folder, and nothing else; the manifest is last."""
+    single = (folder / name for name in (MERGED, MERGED + FAILED, Manifest.filename))
+    found = (*folder.glob("*.gguf"), *folder.glob(f"*.gguf{FAILED}"), *single)
+    return [path for path in found if path.exists()]
 
 
 def _keep_merged(work: _Export, merged: Merge, dtype: str) -> bool:
@@ -116,13 +147,15 @@ def _keep_merged(work: _Export, merged: Merge, dtype: str) -> bool:
             work.findings.append(finding(check.code, "export", value=check.value, limit=check.threshold))
     passed = all(check.passed for check in merged.checks)
     folder = merged.folder
+    if passed and merged.faint:
+        work.findings.append(finding("X015", "export", value=merged.effect, limit=FLOOR))
     if not passed and folder.parent == work.folder:
         folder = _disown(folder)
     files = sorted(file for file in folder.iterdir() if file.is_file())
     weights = [file for file in files if file.suffix == ".safetensors"]
     work.artifacts.append(
         Artifact(
-            path=str(folder.relative_to(work.run)),
+            path=work.final(folder),
             kind="merged",
             dtype=dtype,
             bytes=sum(file.stat().st_size for file in files),
@@ -161,7 +194,7 @@ def _make(work: _Export, kind: Kind, source: _Source, expected: Expected) -> Non
     kept = path if verdict.passed else _disown(path)
     work.artifacts.append(
         Artifact(
-            path=str(kept.relative_to(work.run)),
+            path=work.final(kept),
             kind="gguf",
             dtype=kind,
             bytes=kept.stat().st_size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from .load import load_tokenizer, read_template
 from .source import read_json
 
 _BATCH = 1024
+_REASONING = ("reasoning_content", "thinking")
+_PARTS = ("tools", "tool_calls", *_REASONING)
+_TEXTS = ("content", *_REASONING)
 
 
 class LightTokenizer:
@@ -95,6 +99,53 @@ class LightTokenizer:
             for row in rows
         )
 
+    def left_out(self, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+        """Number of conversational rows with a part that the template ignores, for each such part.
+
+        The parts are tools, tool_calls and, of what is trained, reasoning_content and thinking: templates leave the
+        reasoning out of earlier turns on purpose.
+
+        Raises:
+            jinja2.TemplateError: the template refuses a row.
+        """
+        counts = {part: sum(self._leaves_out(row, part) for row in rows if _has(row, part)) for part in _PARTS}
+        return {part: count for part, count in counts.items() if count}
+
+    def _leaves_out(self, row: dict[str, Any], part: str) -> bool:
+        """Whether a row is rendered the same with and without a part."""
+        messages = _conversation(row)
+        whole = self.render(messages, tools=_tools(row))
+        if part == "tools":
+            bare, tools = messages, None
+        else:
+            bare = [{key: value for key, value in message.items() if key != part} for message in messages]
+            tools = _tools(row)
+        try:
+            return self.render(bare, tools=tools) == whole
+        except Exception:  # Jinja hands on whatever the template's expressions raise; it does look at the part, then
+            return False
+
+    def special_tokens(self) -> set[str]:
+        """The tokenizer's special tokens: turn markers, BOS, EOS and the like."""
+        return {token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special}
+
+    def with_special_tokens(self, rows: Sequence[dict[str, Any]]) -> tuple[int, list[str]]:
+        """Number of conversational rows with special tokens in what is said or reasoned, and these tokens, sorted."""
+        special = sorted(self.special_tokens(), key=len, reverse=True)
+        if not special:
+            return 0, []
+        pattern = re.compile("|".join(map(re.escape, special)))
+        found = [
+            {
+                token
+                for message in _conversation(row)
+                for part in _TEXTS
+                for token in pattern.findall(message.get(part) or "")
+            }
+            for row in rows
+        ]
+        return sum(map(bool, found)), sorted(set().union(*found))
+
     def _ended(self, text: str) -> str:
         # TRL appends the EOS to plain text that doesn't end with it.
         return text if self.eos is None or text.endswith(self.eos) else text + self.eos
@@ -153,3 +204,14 @@ def _own_template(folder: Path, settings: dict[str, Any]) -> str | None:
 def _tools(row: dict[str, Any]) -> Any:
     tools = row.get("tools")
     return json.loads(tools) if isinstance(tools, str) else tools
+
+
+def _conversation(row: dict[str, Any]) -> list[dict[str, Any]]:
+    return row["messages"] if "messages" in row else [*row["prompt"], *row["completion"]]
+
+
+def _has(row: dict[str, Any], part: str) -> bool:
+    if part == "tools":
+        return bool(row.get("tools"))
+    messages = row["completion"] if part in _REASONING and "completion" in row else _conversation(row)
+    return any(message.get(part) for message in messages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,26 +40,32 @@ OWNED = {
     "use_cpu": ("the plan chooses the device", 'Set CUDA_VISIBLE_DEVICES="" in the environment.'),
     "dataset_text_field": ("tunesmith prepares the rows", "Use `data: {mapping: {text: COLUMN}}`."),
     "eos_token": ("the audit and the export rely on the tokenizer's own", "Set eos_token in tokenizer_config.json."),
+    "save_strategy": ("the best checkpoint isn't chosen: the test rows stay unseen", "Use steps or epoch."),
+    "use_liger_kernel": ("TRL removes it, and its kernels aren't built in yet (roadmap)", "Leave it out."),
     "report_to": ("`all` loads trackers that nobody asked for", "Name them: `report_to: [trackio, tensorboard]`."),
     "dataset_kwargs": ("tunesmith prepares the rows", "Leave it out."),
     "packing": ("packing isn't built yet (roadmap)", "Leave it out."),
     "eval_packing": ("packing isn't built yet (roadmap)", "Leave it out."),
     "padding_free": ("packing isn't built yet (roadmap)", "Leave it out."),
 }
+# Of these, only some values are refused.
+_ALLOWED_BUT: dict[str, tuple[Any, ...]] = {"report_to": ("all", ["all"]), "save_strategy": ("best",)}
+# Module that a tracker of Transformers needs, where it isn't called like the tracker.
+_TRACKER_MODULES = {"neptune": "neptune", "azure_ml": "azureml", "dvclive": "dvclive"}
 _FAR_OFF = 10.0
 _FEW_STEPS = 10
 _BF16_SAFE_RATE = 1e-4
 
 
-def check_method(recipe: Recipe) -> Iterator[Finding]:
+def check_method(method: str) -> Iterator[Finding]:
     """P001, before the rows are read: other methods have other layouts and other arguments."""
-    if recipe.method != "sft":
-        yield finding("P001", "method", method=recipe.method)
+    if method != "sft":
+        yield finding("P001", "method", method=method)
 
 
 def is_owned(name: str, value: Any) -> bool:
     """Whether a recipe may not set this argument to this value."""
-    return name in OWNED and (name != "report_to" or value in ("all", ["all"]))
+    return name in OWNED and (name not in _ALLOWED_BUT or value in _ALLOWED_BUT[name])
 
 
 def check_plan(plan: Plan, recipe: Recipe, owned: dict[str, Any], rows: Rows) -> Iterator[Finding]:
@@ -70,12 +77,13 @@ def check_plan(plan: Plan, recipe: Recipe, owned: dict[str, Any], rows: Rows) ->
         yield finding("P009", f"training.{name}", name=name, reason=reason, remedy=remedy)
     yield from unknown_targets(plan.model, recipe.adapter)
     yield from _check_rate(plan, recipe)
-    yield from _check_lengths(plan)
+    yield from _check_lengths(plan, rows)
     if recipe.training.get("save_total_limit") == 1:
         yield finding("P004", "training.save_total_limit")
     strategy = plan.training["eval_strategy"]
     if plan.eval is None and strategy != "no":
         yield finding("P011", "training.eval_strategy", strategy=strategy)
+    yield from _missing_trackers(plan)
     if plan.steps < _FEW_STEPS:
         yield finding("P005", "steps", steps=plan.steps)
     if plan.memory.state > plan.hardware.memory:
@@ -101,21 +109,31 @@ def _check_rate(plan: Plan, recipe: Recipe) -> Iterator[Finding]:
         yield finding("P010", "dtype", value=rate)
 
 
-def _check_lengths(plan: Plan) -> Iterator[Finding]:
+def _check_lengths(plan: Plan, rows: Rows) -> Iterator[Finding]:
     max_length = plan.training["max_length"]
     if max_length is None:
         return
     if plan.model.context and max_length > plan.model.context:
         yield finding("P003", "training.max_length", max_length=max_length, context=plan.model.context)
+    total = plan.train.rows
+    dropped = sum(prompt >= max_length for prompt in rows.prompt_counts)
+    if dropped:
+        yield finding("T003", "training rows", count=dropped, total=total)
+    longest = plan.train.longest or 0
     if plan.train.cut:
-        yield finding(
-            "T002",
-            "training rows",
-            count=plan.train.cut,
-            total=plan.train.rows,
-            max_length=max_length,
-            longest=plan.train.longest,
+        cut = finding(
+            "T002", "training rows", count=plan.train.cut, total=total, max_length=max_length, longest=longest
         )
+        beyond = plan.model.context and longest > plan.model.context
+        fix = f"The model's context is {plan.model.context} tokens: shorten these rows, or split them."
+        yield cut.model_copy(update={"fix": fix}) if beyond else cut
+
+
+def _missing_trackers(plan: Plan) -> Iterator[Finding]:
+    wanted = plan.training["report_to"]
+    for tracker in [wanted] if isinstance(wanted, str) else wanted:
+        if tracker != "none" and importlib.util.find_spec(_TRACKER_MODULES.get(tracker, tracker)) is None:
+            yield finding("P012", "training.report_to", tracker=tracker)
 
 
 def _gigabytes(size: int) -> str:

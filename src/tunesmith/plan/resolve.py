@@ -104,10 +104,11 @@ def _batch(choices: Choices, hardware: Hardware, model: ModelFacts, rows: Rows, 
     else:
         micro, checkpointing, why = 1, False, "on a CPU single rows without padding are fastest"
     micro = choices.choose("per_device_train_batch_size", micro, why)
+    accumulation = max(1, _EFFECTIVE_BATCH // micro)
     choices.choose(
         "gradient_accumulation_steps",
-        max(1, _EFFECTIVE_BATCH // micro),
-        f"{_EFFECTIVE_BATCH} rows per optimizer step, a usual batch for SFT",
+        accumulation,
+        f"{micro * accumulation} rows per optimizer step; about {_EFFECTIVE_BATCH} are usual for SFT",
     )
     choices.choose("per_device_eval_batch_size", micro, "as in training")
     choices.choose(

@@ -29,6 +29,7 @@ class Rows:
 
     Attributes:
         token_counts: Tokens of each training row under the model's template.
+        prompt_counts: Tokens of each training row's prompt; none where rows have no prompt.
     """
 
     layout: Literal["messages", "prompt-completion", "text"]
@@ -38,6 +39,7 @@ class Rows:
     test: list[Row]
     lengths: TokenLengths
     token_counts: list[int]
+    prompt_counts: list[int]
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -92,6 +94,7 @@ def gather_rows(recipe: Recipe, tokenizer: LightTokenizer) -> Rows:
         test=list(test),
         lengths=lengths_from(totals, prompts),
         token_counts=totals,
+        prompt_counts=prompts or [],
         findings=findings,
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..records import DataReport, EvalReport, Finding, Manifest, Plan, Receipt, Record, RunRecord
+from ..rules import finding
 from ..track.events import curve, read_events
 
 Kind = TypeVar("Kind", bound=Record)
@@ -23,6 +24,8 @@ def build(folder: Path) -> Receipt:
     evaluation, export = _load_if_there(EvalReport, folder), _load_if_there(Manifest, folder / "export")
     stages = [data.findings, plan.findings, run.findings]
     stages += [record.findings for record in (evaluation, export) if record is not None]
+    if plan.test is None:
+        stages.append([finding("E008", "data")])
     receipt = Receipt(
         run=run,
         recipe=plan.recipe,
@@ -31,7 +34,7 @@ def build(folder: Path) -> Receipt:
         curve=curve(read_events(folder)),
         evaluation=evaluation,
         export=export,
-        findings=_distinct(finding for stage in stages for finding in stage),
+        findings=_distinct(found for stage in stages for found in stage),
         versions=plan.versions | run.versions,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -46,4 +49,4 @@ def _load_if_there(kind: type[Kind], folder: Path) -> Kind | None:
 def _distinct(findings: Iterable[Finding]) -> list[Finding]:
     """Each finding once, errors first, else in the order of the stages."""
     order = ("error", "warning", "note")
-    return sorted(dict.fromkeys(findings), key=lambda finding: order.index(finding.severity))
+    return sorted(dict.fromkeys(findings), key=lambda found: order.index(found.severity))

@@ -36,7 +36,10 @@ def primary(receipt: Receipt) -> Comparison | None:
 def outcome(receipt: Receipt) -> Line:
     """Tuned against base, on the primary metric."""
     if receipt.evaluation is None:
-        return Line("unsure", "Not compared with its base", "No evaluation was run yet (tunesmith evaluate).")
+        why = (
+            "No evaluation was run yet (tunesmith evaluate)." if receipt.plan.test else "No rows were held out (E008)."
+        )
+        return Line("unsure", "Not compared with its base", why)
     comparison = primary(receipt)
     if comparison is None:
         return Line("bad", "Could not be compared with its base", "See the findings of the evaluation.")
@@ -44,6 +47,8 @@ def outcome(receipt: Receipt) -> Line:
     detail = f"{rows}: {text.change(comparison, comparison.difference)}"
     if comparison.interval is not None:
         detail += f" ({comparison.interval.level:.0%} interval {text.interval(comparison)})"
+    if any(found.code == "E001" for found in receipt.evaluation.findings):
+        return Line("unsure", "Too few held-out rows to tell", detail)
     if not comparison.significant:
         return Line("unsure", "No significant difference from its base", detail)
     improved = (comparison.difference > 0) == (comparison.better == "higher")

@@ -95,6 +95,8 @@ def metric(comparison: Comparison) -> str:
 
 def score(comparison: Comparison, value: float) -> str:
     """A value of the comparison's metric, in its unit."""
+    if comparison.metric == "perplexity":
+        return f"{value:.3g}"
     return percent(value) if comparison.metric == "exact_match" else number(value)
 
 
@@ -102,6 +104,8 @@ def change(comparison: Comparison, value: float) -> str:
     """A difference in the comparison's metric, with its sign."""
     if comparison.metric == "exact_match":
         return f"{100 * value:+.1f} points"
+    if comparison.metric == "perplexity":
+        return f"{value:+.3g}"
     return number(value, sign="+")
 
 

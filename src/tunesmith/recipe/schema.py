@@ -30,6 +30,11 @@ def _as_number(value: Any) -> Any:
         return value
 
 
+def _as_list(value: Any) -> Any:
+    """One target as a list of one."""
+    return [value] if isinstance(value, str) and value != "all-linear" else value
+
+
 class Mapping(_Section):
     """Which column plays which role; only those that the data names otherwise."""
 
@@ -63,7 +68,9 @@ class Adapter(_Section):
     r: int = Field(default=16, ge=1, le=1024)
     alpha: int | None = Field(default=None, ge=1, description="Default: 2 r")
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
+    targets: Annotated[Literal["all-linear"] | Annotated[list[str], Field(min_length=1)], BeforeValidator(_as_list)] = (
+        Field(default="all-linear", description="Names of linear layers, such as [q_proj, v_proj], or all-linear")
+    )
 
 
 class Evaluation(_Section):

@@ -12,7 +12,7 @@ import functools
 import importlib.util
 import math
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Literal, Union, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -36,8 +36,8 @@ OLD_NAMES = {
     "reward_fn": "`reward_funcs`, which belongs to method grpo",
     "evaluation_strategy": "`eval_strategy`",
     "logging_dir": "nothing: logs go to the run folder and to Trackio",
-    "load_in_4bit": "a quantised base (QLoRA), which isn't built yet",
-    "load_in_8bit": "a quantised base, which isn't built yet",
+    "load_in_4bit": "nothing: a quantised base (QLoRA) isn't built yet",
+    "load_in_8bit": "nothing: a quantised base isn't built yet",
     "overwrite_output_dir": "nothing: each run has a folder of its own",
     "torch_dtype": "`dtype` at the top of the recipe",
     "dtype": "`dtype` at the top of the recipe",
@@ -62,7 +62,8 @@ OLD_NAMES = {
     "lr": "`learning_rate`",
 }
 
-# Lower bounds (inclusive) that the config classes themselves don't check.
+# Values at which a trainer does nothing or divides by zero, and lower bounds, that the config classes don't check.
+_NOT_ZERO = ("num_train_epochs", "max_steps", "logging_steps", "save_steps", "eval_steps")
 _AT_LEAST: dict[str, float] = {
     "learning_rate": 0,
     "num_train_epochs": 0,
@@ -114,7 +115,9 @@ def check_training(method: str, training: dict[str, Any], where: str, lines: dic
 
 def _unknown(name: str, place: str, config: str, fields: dict[str, str]) -> UsageError:
     if name in OLD_NAMES:
-        why, fix = f"The installed trl.{config} has no such argument; older guides do.", f"Use {OLD_NAMES[name]}."
+        why, today = f"The installed trl.{config} has no such argument; older guides do.", OLD_NAMES[name]
+        nothing, _, reason = today.partition("nothing: ")
+        fix = f"Leave it out: {reason}." if reason and not nothing else f"Use {today}."
     else:
         near = difflib.get_close_matches(name, fields, n=1)
         why = f"The installed trl.{config} has no such argument."
@@ -123,23 +126,24 @@ def _unknown(name: str, place: str, config: str, fields: dict[str, str]) -> Usag
 
 
 def _check_value(name: str, value: Any, annotation: str, place: str) -> Any:
-    def wrong(why: str) -> UsageError:
-        return UsageError(
-            f"{place}: training.{name} can't be {value!r}.",
-            why=why,
-            fix="Correct the value, or leave it out so that the plan chooses.",
-        )
+    def wrong(why: str, fix: str = "Correct the value, or leave it out so that the plan chooses.") -> UsageError:
+        return UsageError(f"{place}: training.{name} can't be {value!r}.", why=why, fix=fix)
 
     if isinstance(value, bool) and "bool" not in annotation:
         raise wrong(f"It must be of type {annotation}.")
     try:
         checked = _adapter(annotation).validate_python(value)
     except ValidationError:
-        raise wrong(f"It must be of type {annotation}.") from None
+        values = [value for part in annotation.split(" | ") for value in _enum_values(part)]
+        if not values:
+            raise wrong(f"It must be of type {annotation}.") from None
+        near = difflib.get_close_matches(str(value), values, n=1)
+        why = f"It must be one of {', '.join(values)}."
+        raise (wrong(why, f"Did you mean {near[0]}?") if near else wrong(why)) from None
     if isinstance(checked, float) and not math.isfinite(checked):
         raise wrong("It must be a finite number.")
-    if name == "max_steps" and checked == 0:
-        raise wrong("No step trains nothing; -1 leaves the number of steps to num_train_epochs.")
+    if name in _NOT_ZERO and checked == 0:
+        raise wrong("With 0 nothing would be trained, or the trainer would divide by it.")
     least = _AT_LEAST.get(name)
     if least is not None and isinstance(checked, int | float) and checked < least:
         raise wrong(f"It must be at least {least:g}.")
@@ -153,16 +157,33 @@ def _adapter(annotation: str) -> TypeAdapter[Any]:
 
 
 def _type_of(node: ast.expr) -> Any:
-    """The Python type of an annotation; names of enums and classes, which YAML gives as text or mapping, are open."""
+    """The Python type of an annotation; enums are their values, other classes are open."""
     match node:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            kinds = _type_of(left), _type_of(right)
-            return Any if Any in kinds else Union[kinds]  # noqa: UP007 - a union made at run time
+            kinds = [_type_of(left), _type_of(right)]
+            if any(
+                get_origin(kind) is Literal for kind in kinds
+            ):  # `SchedulerType | str`: the text is one of the enum's
+                kinds = [kind for kind in kinds if kind is not str]
+            return Any if Any in kinds else Union[tuple(kinds)]  # noqa: UP007 - a union made at run time
         case ast.Constant(value=None):
             return None
         case ast.Name(id=name) | ast.Subscript(value=ast.Name(id=name)) if name in _SCALARS:
             return _SCALARS[name]
+        case ast.Name(id=name) if values := _enum_values(name):
+            return Literal.__getitem__(values)
     return Any
+
+
+@functools.cache
+def _enum_values(name: str) -> tuple[str, ...]:
+    """The values of one of Transformers' enums of texts, from its source; empty when there is none of that name."""
+    for file in ("trainer_utils.py", "training_args.py"):
+        for node in ast.parse((_package_folder("transformers") / file).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                values = [item.value for item in node.body if isinstance(item, ast.Assign)]
+                return tuple(str(value.value) for value in values if isinstance(value, ast.Constant))
+    return ()
 
 
 @functools.cache

@@ -139,4 +139,13 @@ RULES = [
         "Give the conversations as one row per answer, or a chat template with generation marks.",
         "TRL 1.16: assistant-only loss needs {% generation %} in the template",
     ),
+    Rule(
+        "D016",
+        "An answer that is not to be trained",
+        "error",
+        "{count} rows mark an answer not to be trained (`weight: 0`), and that isn't built yet (rows {rows}).",
+        "TRL doesn't know the mark: the answer would be trained like any other.",
+        "Remove these turns or the mark, or set `data: {{bad_rows: drop}}` in the recipe.",
+        "OpenAI's fine-tuning format has a weight for each assistant message",
+    ),
 ]

@@ -8,9 +8,9 @@ RULES = [
         "Too few rows to tell",
         "warning",
         "{rows} rows can show no significant difference at all.",
-        "Below 6 changed rows the exact test can't reach p < 0.05 whatever happens.",
+        "Below 6 rows no exact paired test can reach p < 0.05 whatever happens.",
         "Hold out more rows: `data: {{test: FILE}}` or `data: {{eval: 0.1}}`.",
-        "Exact McNemar: 2 * 0.5**5 = 0.0625",
+        "Exact McNemar and sign-flip tests: 2 * 0.5**5 = 0.0625",
     ),
     Rule(
         "E002",
@@ -65,5 +65,14 @@ RULES = [
         "Such a model is broken; whatever it generates means nothing.",
         "If it is the tuned one, train again with a lower learning rate, in bf16 or fp32; else check the base.",
         "measured on TRL 1.16: training goes on over NaN and logs loss 0.0",
+    ),
+    Rule(
+        "E008",
+        "Nothing was held out",
+        "warning",
+        "No rows were held out, so tuned was not compared with base.",
+        "Without unseen rows nobody can tell whether the tuning helped or harmed.",
+        "Hold out rows and tune again: `data: {{test: FILE}}` or `data: {{eval: 0.1}}`.",
+        "practice",
     ),
 ]

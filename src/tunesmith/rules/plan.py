@@ -102,4 +102,13 @@ RULES = [
         'Hold rows out, `data: {{eval: 0.05}}`, or set `training: {{eval_strategy: "no"}}`.',
         "TRL 1.16: raises at construction",
     ),
+    Rule(
+        "P012",
+        "Tracker not installed",
+        "error",
+        "report_to names {tracker}, which isn't installed here.",
+        "The trainer raises after the model was loaded.",
+        "pip install {tracker}, or leave it out of report_to; trackio is there.",
+        "TRL 1.16: raises at construction",
+    ),
 ]

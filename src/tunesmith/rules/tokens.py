@@ -93,4 +93,33 @@ RULES = [
         "Use a template that opens the assistant's turn the same way in both cases (often: a `<think>` that it adds).",
         "TRL 1.16 only logs a warning; trl#6363",
     ),
+    Rule(
+        "T011",
+        "The template leaves out a part of a row",
+        "error",
+        "{count} of {total} rows have {what} that the model's chat template doesn't render.",
+        "What isn't rendered isn't trained: an answer that is only a tool call becomes an empty one.",
+        "Use a model whose chat template renders {what}, name such a template (`chat_template: template.jinja`), "
+        "or remove {what} from the data.",
+        "Templates ignore the keys that they don't know",
+    ),
+    Rule(
+        "T012",
+        "Empty answers are trained",
+        "error",
+        "{count} of {total} rows train nothing but a stop token ({stops}).",
+        "An answer that was rendered as nothing trains the model to stop at once.",
+        "Look at these rows under the model's template (`tunesmith inspect DATA --model MODEL`), and repair or "
+        "remove them.",
+        "TRL 1.16: an empty completion trains a lone EOS",
+    ),
+    Rule(
+        "T013",
+        "Special tokens inside the text",
+        "warning",
+        "{count} of {total} rows contain special tokens of the model in their text ({tokens}).",
+        "The tokenizer makes them real turn markers: the model learns to end its turn in the middle of an answer.",
+        "Remove them from the text, unless they are meant.",
+        "Tokenizers match special tokens anywhere in a text",
+    ),
 ]

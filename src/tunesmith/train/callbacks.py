@@ -20,6 +20,12 @@ _LOGGED = ("loss", "grad_norm", "learning_rate", "epoch", "num_tokens", "mean_to
 _EVALUATED = ("eval_loss", "eval_mean_token_accuracy")
 
 
+def all_finite(model: Any) -> bool:
+    """Whether every trained weight is a number."""
+    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    return all(bool(torch.isfinite(parameter).all()) for parameter in trained)
+
+
 class EventCallback(TrainerCallback):
     """Writes what the trainer logs to the run's event log, with the time spent inside the training loop."""
 
@@ -61,6 +67,13 @@ class EventCallback(TrainerCallback):
             self._log.write("eval", state.global_step, **data)
             self._update({"eval_loss": data["eval_loss"]})
 
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        # The last step is logged whatever the interval, or loss and tokens of a short run would stay unknown.
+        control.should_log = control.should_log or state.global_step >= state.max_steps
+        return control
+
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -81,7 +94,7 @@ class GuardCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> TrainerControl:
-        for name in ("loss", "grad_norm"):
+        for name in ("loss", "grad_norm", "eval_loss"):
             value = float((logs or {}).get(name, 0.0))
             if not math.isfinite(value) and self.found is None:
                 self.found = finding("R001", "training", name=name, value=value, step=state.global_step)
@@ -99,8 +112,7 @@ class MarkerCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
-        if all(bool(torch.isfinite(parameter).all()) for parameter in trained):
+        if all_finite(model):
             mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
             self._log.write("save", state.global_step, path=f"{FOLDER}/checkpoint-{state.global_step}")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.trl_preparation import as_dataset
+from ..errors import UsageError
 from ..models.load import load_base, load_tokenizer
 from ..records import Plan
 from .checkpoints import FOLDER
@@ -29,7 +30,14 @@ def build_trainer(plan: Plan, run: Path, callbacks: list[TrainerCallback]) -> SF
         with (run / path).open(encoding="utf-8") as file:
             return as_dataset([json.loads(line) for line in file])
 
-    args = SFTConfig(output_dir=str(run / FOLDER), **plan.training)
+    try:
+        args = SFTConfig(output_dir=str(run / FOLDER), **plan.training)
+    except (ValueError, TypeError, ImportError) as error:
+        raise UsageError(
+            "The installed TRL refuses the training arguments.",
+            why=str(error).splitlines()[0],
+            fix="Correct `training:` in the recipe and start a new run; this one keeps the plan it was made with.",
+        ) from error
     tokenizer = load_tokenizer(
         plan.model.location, revision=plan.model.revision, chat_template=plan.recipe["chat_template"]
     )

@@ -18,8 +18,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EnvironmentLacksError, TunesmithError
-from ..files import sha256
-from ..records import Finding, Plan, RunRecord, Severity
+from ..files import exclusive, sha256
+from ..records import LOCKED, RUN_LOCK, Finding, Plan, RunRecord, Severity
 from ..rules import FindingsError, finding, refuse_errors
 from ..track.events import EventLog, read_events
 from . import result
@@ -61,8 +61,6 @@ class Worker:
 
     def run(self) -> int:
         """Train to the end, or until asked to stop. Returns the exit code."""
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, self.ask_to_stop)
         self._check_data()
         checkpoint = self._last_checkpoint()
         trainer = self._trainer(step_of(checkpoint) if checkpoint else 0)
@@ -159,8 +157,13 @@ class Worker:
         refuse_errors(self.record.findings)
 
     def _check_outcome(self, trainer: SFTTrainer) -> None:
+        from .callbacks import all_finite
+
         if self.guard.found:
             raise FindingsError([self.guard.found])
+        if not all_finite(trainer.model):
+            step = trainer.state.global_step
+            raise FindingsError([finding("R001", "model", name="a trained weight", value="not finite", step=step)])
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         if len(losses) >= _ENOUGH_LOSSES and (fall := result.no_fall(losses)):
             self.find(finding("R004", "training", first=fall[0], last=fall[1]))
@@ -216,16 +219,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tunesmith.train.worker", description="Train a run folder.")
     parser.add_argument("run", type=Path, help="the run folder")
     folder = parser.parse_args(arguments).run.resolve()
+    # Whoever asks whether a run is alive holds its lock for a moment.
+    with exclusive(folder / RUN_LOCK, patience=1.0) as free:
+        if not free:
+            print("another worker is at work on this run folder", file=sys.stderr)
+            return LOCKED
+        return _work(folder)
+
+
+def _work(folder: Path) -> int:
     worker = Worker(folder)
-    worker.update(
-        {
-            "status": "running",
-            "pid": os.getpid(),
-            "started": worker.record.started or now(),
-            "finished": None,
-            "error": None,
-        }
-    )
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, worker.ask_to_stop)
+    started = worker.record.started or now()
+    worker.update({"status": "running", "pid": os.getpid(), "started": started, "finished": None, "error": None})
     began = time.monotonic()
     code = _guarded(worker, worker.run)
     print(f"worker ended with code {code} after {time.monotonic() - began:.1f} s", file=sys.stderr)
