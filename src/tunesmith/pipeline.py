@@ -83,6 +83,7 @@ def inspect(
         model=model,
         training={"max_length": max_length or facts.context or None},
         stop_ids=facts.stop_ids,
+        context=facts.context or None,
         progress=progress,
     )
 

@@ -306,7 +306,11 @@ def test_fewer_trained_parameters_than_planned_are_an_error(tmp_path: Path) -> N
 
 
 def test_rows_that_training_would_drop_are_an_error(tmp_path: Path) -> None:
-    run = prepare(tmp_path, max_length=20)
+    with pytest.raises(FindingsError, match="T003"):
+        prepare(tmp_path, max_length=20)
+    run = prepare(tmp_path)
+    plan = Plan.load(run)
+    plan.model_copy(update={"training": {**plan.training, "max_length": 20}}).save(run)
     with pytest.raises(TunesmithError, match=r"T00[13]"):
         pipeline.train_run(run)
     assert {"T001", "T003"} & {found.code for found in RunRecord.load(run).findings}

@@ -272,7 +272,7 @@ def test_a_weight_that_changes_nothing_is_left_out() -> None:
     assert (done.rows, done.findings) == ([{"prompt": [ASK], "completion": [REPLY]}], [])
 
 
-@pytest.mark.parametrize("key", ["reasoning_content", "thinking"])
+@pytest.mark.parametrize("key", ["reasoning_content", "thinking", "reasoning"])
 def test_reasoning_is_kept(key: str) -> None:
     thought = {**REPLY, key: "hm"}
     assert run([{"messages": [ASK, thought]}]).rows == [{"prompt": [ASK], "completion": [thought]}]

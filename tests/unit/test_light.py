@@ -152,8 +152,7 @@ ASK = {"role": "user", "content": "hello"}
 PARTS: dict[str, dict[str, Any]] = {
     "tools": {"messages": TALK, "tools": '[{"name": "look"}]'},
     "tool_calls": {"messages": [ASK, {"role": "assistant", "content": "", "tool_calls": [CALL]}]},
-    "reasoning_content": {"prompt": [ASK], "completion": [{**TALK[1], "reasoning_content": "hm"}]},
-    "thinking": {"messages": [ASK, {**TALK[1], "thinking": "hm"}]},
+    "reasoning": {"prompt": [ASK], "completion": [{**TALK[1], "reasoning_content": "hm"}]},
 }
 ALL_PARTS = (
     "{% for t in tools or [] %}{{ t.name }}{% endfor %}{% for m in messages %}{{ m.content }}"
@@ -166,6 +165,14 @@ ALL_PARTS = (
 def test_parts_that_the_template_leaves_out_are_counted(folder: Path, part: str) -> None:
     rows = [{"messages": TALK}, PARTS[part], {"prompt": TALK[:1], "completion": TALK[1:]}, PARTS[part]]
     assert LightTokenizer(folder).left_out(rows) == {part: 2}
+    (folder / "chat_template.jinja").write_text(ALL_PARTS)
+    assert LightTokenizer(folder).left_out(rows) == {}
+
+
+def test_reasoning_goes_by_several_names(folder: Path) -> None:
+    thoughts = [{"thinking": "hm"}, {"reasoning": "hm"}, {"reasoning_content": "hm", "thinking": "hm"}]
+    rows = [{"messages": [ASK, {**TALK[1], **thought}]} for thought in thoughts]
+    assert LightTokenizer(folder).left_out(rows) == {"reasoning": 3}
     (folder / "chat_template.jinja").write_text(ALL_PARTS)
     assert LightTokenizer(folder).left_out(rows) == {}
 

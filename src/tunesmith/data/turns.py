@@ -19,7 +19,7 @@ _ALIASES: Final = {
     "observation": "tool",
 }
 _FUNCTION_CALL: Final = "function_call"
-_OPTIONAL: Final = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking")
+_OPTIONAL: Final = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking", "reasoning")
 
 
 def is_chat(value: Any) -> bool:

@@ -14,8 +14,8 @@ from .load import load_tokenizer, read_template
 from .source import read_json
 
 _BATCH = 1024
-_REASONING = ("reasoning_content", "thinking")
-_PARTS = ("tools", "tool_calls", *_REASONING)
+_REASONING = ("reasoning_content", "thinking", "reasoning")  # Transformers takes each for the others
+_KEYS = {"tools": ("tools",), "tool_calls": ("tool_calls",), "reasoning": _REASONING}
 _TEXTS = ("content", *_REASONING)
 
 
@@ -102,13 +102,13 @@ class LightTokenizer:
     def left_out(self, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
         """Number of conversational rows with a part that the template ignores, for each such part.
 
-        The parts are tools, tool_calls and, of what is trained, reasoning_content and thinking: templates leave the
+        The parts are tools, tool_calls and, of what is trained, the reasoning: templates leave the
         reasoning out of earlier turns on purpose.
 
         Raises:
             jinja2.TemplateError: the template refuses a row.
         """
-        counts = {part: sum(self._leaves_out(row, part) for row in rows if _has(row, part)) for part in _PARTS}
+        counts = {part: sum(self._leaves_out(row, part) for row in rows if _has(row, part)) for part in _KEYS}
         return {part: count for part, count in counts.items() if count}
 
     def _leaves_out(self, row: dict[str, Any], part: str) -> bool:
@@ -118,7 +118,7 @@ class LightTokenizer:
         if part == "tools":
             bare, tools = messages, None
         else:
-            bare = [{key: value for key, value in message.items() if key != part} for message in messages]
+            bare = [{key: value for key, value in message.items() if key not in _KEYS[part]} for message in messages]
             tools = _tools(row)
         try:
             return self.render(bare, tools=tools) == whole
@@ -213,5 +213,5 @@ def _conversation(row: dict[str, Any]) -> list[dict[str, Any]]:
 def _has(row: dict[str, Any], part: str) -> bool:
     if part == "tools":
         return bool(row.get("tools"))
-    messages = row["completion"] if part in _REASONING and "completion" in row else _conversation(row)
-    return any(message.get(part) for message in messages)
+    messages = row["completion"] if part == "reasoning" and "completion" in row else _conversation(row)
+    return any(message.get(key) for message in messages for key in _KEYS[part])

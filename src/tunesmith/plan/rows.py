@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ..data.prepare import Prepared, is_conversational, prepare
 from ..data.refused import without_refused
+from ..data.rendered import rendered_findings
 from ..data.sources import read
 from ..data.split import split, split_findings
 from ..data.tokens import lengths_from, refusal_finding, refused_rows
@@ -86,6 +87,7 @@ def gather_rows(recipe: Recipe, tokenizer: LightTokenizer) -> Rows:
         findings.append(finding("T006", "tokenizer", token=tokenizer.eos))
     prompts, totals = _measure(tokenizer, train, train_file, recipe.data.train)
     findings += _changed_prompts(tokenizer, train[:_LOOKED_AT], train_file)
+    findings += rendered_findings(train, tokenizer, Path(recipe.data.train).name)
     return Rows(
         layout=train_file.layout,
         loss_on=train_file.loss_on,

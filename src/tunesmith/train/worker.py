@@ -147,7 +147,7 @@ class Worker:
         )
         self.update({"parameters_trained": trained, "audit": audit})
         self.log.write("audit", **audit.model_dump(exclude={"preview"}))
-        for found in audit_findings(audit, "training rows"):
+        for found in audit_findings(audit, "training rows", context=self.plan.model.context or None):
             self.find(found)
         if trained != self.plan.parameters_trained:
             # How libraries fuse experts isn't known to the plan yet: its count is an estimate there.
