@@ -109,7 +109,8 @@ def _requests_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL if asked else signal.SIGINT)
+            # Not SIGINT: a command in the background of a shell inherits that as ignored, and its worker with it.
+            os.kill(process.pid, signal.SIGKILL if asked else signal.SIGTERM)
         asked.append(number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
