@@ -1,6 +1,5 @@
 """Reading recipes: what is wrong is said with its line, and with what would have been right."""
 
-import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -256,8 +255,12 @@ VALUES = st.recursive(
 @given(st.dictionaries(KEYS, VALUES, max_size=5))
 @example({"model": "m", "data": {"train": "a"}, "adapter": {"targets": [1]}})
 def test_no_values_make_the_check_crash(values: dict[Any, Any]) -> None:
-    with contextlib.suppress(UsageError):
-        build_recipe(values)
+    outcome: Recipe | UsageError
+    try:
+        outcome = build_recipe(values)
+    except UsageError as error:
+        outcome = error
+    assert isinstance(outcome, Recipe) or (outcome.why and outcome.fix)
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
