@@ -122,7 +122,7 @@ def prepare_run(recipe: Recipe, folder: Path | None = None) -> Path:
         if split is not None and split.path == f"data/{name}.jsonl":
             write_atomic(folder / split.path, rows.content(name))
     inspect(
-        Path(recipe.data.train),
+        Path(recipe.data.train[0].path),
         model=recipe.model,
         revision=recipe.revision,
         mapping=recipe.data.mapping,

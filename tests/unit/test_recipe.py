@@ -167,7 +167,7 @@ def test_words_of_yaml_are_taken_as_they_stand(tmp_path: Path) -> None:
         tmp_path, "model: no\ndata: {train: 2026-13-45, test: 2026-01-01}\ntraining: {bf16: yes, tf32: False}\n"
     )
     assert (recipe.model, recipe.training) == ("no", {"bf16": True, "tf32": False})
-    assert (recipe.data.train, recipe.data.test) == (str(tmp_path / "2026-13-45"), str(tmp_path / "2026-01-01"))
+    assert (recipe.data.train[0].path, recipe.data.test) == (str(tmp_path / "2026-13-45"), str(tmp_path / "2026-01-01"))
 
 
 def test_two_documents(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_relative_paths_count_from_the_recipe_s_folder(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe(Path("deep/er/r.yaml"))
     assert recipe.model == str(folder / "models" / "mine")
-    assert recipe.data.train == str(folder / "a.jsonl")
+    assert recipe.data.train[0].path == str(folder / "a.jsonl")
     assert (recipe.data.eval, recipe.data.test) == ("/abs/e.jsonl", str(tmp_path / "home" / "t.jsonl"))
     assert recipe.chat_template == str(tmp_path / "deep" / "t.jinja")
 
@@ -228,7 +228,7 @@ def test_names_that_are_no_paths_stay(tmp_path: Path) -> None:
 def test_values_from_elsewhere_have_no_line() -> None:
     with pytest.raises(UsageError, match=r"^command line: unknown key x\."):
         build_recipe({"model": "m", "data": {"train": "a"}, "x": 1}, where="command line")
-    assert build_recipe({"model": "./m", "data": {"train": "a"}}).data.train == "a"
+    assert build_recipe({"model": "./m", "data": {"train": "a"}}).data.train[0].path == "a"
 
 
 @given(st.text() | st.text(alphabet="abc:{}[]-&*!|>'\"#%@`,?\n\t 0.x"))
@@ -288,7 +288,7 @@ def test_a_new_recipe_reads_back(data: str, test: str, mapping: dict[str, str]) 
     )
     values, lines = parse(text, "recipe")
     recipe = build_recipe(values, lines=lines, folder=folder)
-    assert (recipe.data.train, recipe.data.test) == (f"/data/{data}", f"/data/{test}")
+    assert (recipe.data.train[0].path, recipe.data.test) == (f"/data/{data}", f"/data/{test}")
     assert recipe.data.mapping.model_dump(exclude_none=True) == mapping
     assert (recipe.model, recipe.method, recipe.data.eval) == ("org/name", "sft", 0.05)
     assert recipe.training == {"num_train_epochs": 3}
@@ -308,7 +308,7 @@ def test_a_new_recipe_in_a_linked_folder_finds_its_data(tmp_path: Path, monkeypa
     path = Path("link/r.yaml")
     path.write_text(recipe_text(data="a.jsonl", model="model", method="sft", remark="", folder=path.parent))
     recipe = load_recipe(path)
-    assert (recipe.data.train, recipe.model) == (str(tmp_path / "a.jsonl"), str(tmp_path / "model"))
+    assert (recipe.data.train[0].path, recipe.model) == (str(tmp_path / "a.jsonl"), str(tmp_path / "model"))
 
 
 def test_reading_a_recipe_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -319,3 +319,39 @@ def test_reading_a_recipe_imports_nothing_heavy(tmp_path: Path) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert ran.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("train", "paths"),
+    [
+        ("a.jsonl", ["/f/a.jsonl"]),
+        ("org/name", ["org/name"]),
+        ("here/file", ["/f/here/file"]),
+        ("org/name.jsonl", ["/f/org/name.jsonl"]),
+        (["a.jsonl", {"path": "org/name", "split": "test", "weight": 2}], ["/f/a.jsonl", "org/name"]),
+    ],
+)
+def test_sources_are_files_or_datasets_of_the_hub(tmp_path: Path, train: object, paths: list[str]) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "file").touch()
+    recipe = build_recipe({"model": "m", "data": {"train": train}}, folder=tmp_path)
+    assert [source.path.replace(str(tmp_path.resolve()), "/f") for source in recipe.data.train] == paths
+
+
+@pytest.mark.parametrize(
+    "train", ["a", {"path": "a", "split": "test"}, ["a", "b"], ["a", {"path": "b", "weight": 0.5, "revision": "r"}]]
+)
+def test_sources_are_written_as_they_were_given(train: object) -> None:
+    recipe = build_recipe({"model": "m", "data": {"train": train}})
+    assert recipe.model_dump()["data"]["train"] == train
+    assert Recipe.model_validate(recipe.model_dump()) == recipe
+
+
+@pytest.mark.parametrize("train", ["5", "[]", "[3]", "''", "{split: test}", "[{path: a, weight: 0}]"])
+def test_what_is_no_source(tmp_path: Path, train: str) -> None:
+    assert "data.train" in refusal(tmp_path, f"model: m\ndata: {{train: {train}}}\n").what
+
+
+def test_an_unknown_key_of_a_source(tmp_path: Path) -> None:
+    error = refusal(tmp_path, "model: m\ndata:\n  train:\n    - a\n    - {path: b, splitt: c}\n")
+    assert (error.what.endswith("line 3: unknown key data.train.splitt."), error.fix) == (True, "Did you mean split?")

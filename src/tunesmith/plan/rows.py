@@ -73,21 +73,22 @@ def gather_rows(recipe: Recipe, tokenizer: LightTokenizer) -> Rows:
         UsageError: a file isn't there, or the files' layouts differ.
         FindingsError: rows that can't be trained on.
     """
-    train_file = _prepare(recipe.data.train, recipe, tokenizer)
+    name = recipe.data.train[0].path
+    train_file = _prepare(name, recipe, tokenizer)
     findings = list(train_file.findings)
     held_out: Sequence[Row]
     if isinstance(recipe.data.eval, str):
         train, held_out = train_file.rows, _other(recipe.data.eval, recipe, tokenizer, train_file, findings)
     else:
         train, held_out = split(train_file.rows, recipe.data.eval, recipe.seed)
-        _measure(tokenizer, held_out, train_file, recipe.data.train)
+        _measure(tokenizer, held_out, train_file, name)
     test = _other(recipe.data.test, recipe, tokenizer, train_file, findings) if recipe.data.test else []
     findings += split_findings(train, test or held_out, "test" if test else "eval")
     if tokenizer.eos is not None and tokenizer.pad == tokenizer.eos:
         findings.append(finding("T006", "tokenizer", token=tokenizer.eos))
-    prompts, totals = _measure(tokenizer, train, train_file, recipe.data.train)
+    prompts, totals = _measure(tokenizer, train, train_file, name)
     findings += _changed_prompts(tokenizer, train[:_LOOKED_AT], train_file)
-    findings += rendered_findings(train, tokenizer, Path(recipe.data.train).name)
+    findings += rendered_findings(train, tokenizer, Path(name).name)
     return Rows(
         layout=train_file.layout,
         loss_on=train_file.loss_on,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from ..records import Comparison, Event
+from ..records import Comparison, Event, Histogram
 
 WIDTH, HEIGHT = 460, 230
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 40
@@ -51,7 +52,7 @@ def learning_curve(events: Sequence[Event]) -> Markup | None:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * height(value)
 
     across = [(x(tick), tick) for tick in ticks(0, last) if tick <= last]
-    parts = [_axes(across, [(y(tick), tick) for tick in up])]
+    parts = [_axes(across, [(y(tick), tick) for tick in up], "step", "nats per trained token")]
     for kind, line in (("train", train), ("eval", held_out)):
         placed = [(x(step), y(value)) for step, value in _thinned(line)]
         parts.append(_line(kind, placed, marked=kind == "eval" or len(placed) < 3))
@@ -82,8 +83,8 @@ def _told(name: str, line: Sequence[Point]) -> str:
     return f"{name} from {line[0][1]:.4g} to {line[-1][1]:.4g}" if line else f"no {name} loss"
 
 
-def _axes(across: list[tuple[float, float]], up: list[tuple[float, float]]) -> Markup:
-    """Grid, ticks and names of the axes; both arguments are (coordinate, value at it)."""
+def _axes(across: list[tuple[float, float]], up: list[tuple[float, float]], along: str, upwards: str) -> Markup:
+    """Grid, ticks and names of the axes; `across` and `up` hold (coordinate, value at it)."""
     base, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     level = Markup('<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/><text class="up" x="{}" y="{}">{}</text>')
     step = Markup('<line class="axis" x1="{x}" x2="{x}" y1="{}" y2="{}"/><text x="{x}" y="{}">{}</text>')
@@ -94,10 +95,11 @@ def _axes(across: list[tuple[float, float]], up: list[tuple[float, float]]) -> M
         if value == int(value)
     ]
     frame = Markup(
-        '<line class="axis" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/><text x="{3}" y="{4}">step</text>'
-        '<text transform="translate(12 {5}) rotate(-90)">nats per trained token</text>'
+        '<line class="axis" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/><text x="{3}" y="{4}">{6}</text>'
+        '<text transform="translate(12 {5}) rotate(-90)">{7}</text>'
     )
-    parts.append(frame.format(LEFT, right, base, (LEFT + right) // 2, HEIGHT - 4, (TOP + base) // 2))
+    middle = (LEFT + right) // 2
+    parts.append(frame.format(LEFT, right, base, middle, HEIGHT - 4, (TOP + base) // 2, along, upwards))
     return Markup("").join(parts)
 
 
@@ -134,3 +136,49 @@ def _svg(width: int, height: int, label: str, body: Markup, name: str) -> Markup
     return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         name, width, height, label, body
     )
+
+
+def length_histogram(histogram: Histogram, max_length: int | None) -> Markup:
+    """Rows by token length, in bins as wide as each other, with max_length drawn in; what lies beyond it is cut."""
+    edges, rows = histogram.edges, histogram.rows
+    marks = ticks(0, max(rows))
+    wide = (WIDTH - LEFT - RIGHT) / len(rows)
+
+    def x(length: float) -> float:
+        """Where a length lies: between its bin's edges, evenly."""
+        at = min(max(bisect.bisect_right(edges, length) - 1, 0), len(rows) - 1)
+        inside = (length - edges[at]) / (edges[at + 1] - edges[at])
+        return LEFT + wide * (at + min(max(inside, 0.0), 1.0))
+
+    def y(count: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * count / marks[-1]
+
+    shown = edges[:: math.ceil(len(edges) / 8)]
+    parts = [_axes([(x(edge), edge) for edge in shown], [(y(mark), mark) for mark in marks], "tokens", "rows")]
+    parts += [
+        _bar(x(low), x(high), y(count), low, high, count)
+        for low, high, count in zip(edges, edges[1:], rows, strict=False)
+        if count
+    ]
+    if max_length is not None and max_length < edges[-1]:
+        parts.append(_limit(x(max_length), max_length))
+    label = f"Rows by length, from {edges[0]:,} to {edges[-1]:,} tokens; max_length {max_length or 'none'}."
+    return _svg(WIDTH, HEIGHT, label, Markup("").join(parts), "curve")
+
+
+def _bar(left: float, right: float, top: float, low: int, high: int, count: int) -> Markup:
+    return Markup('<rect class="column" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>').format(
+        round(left + 0.5, 1),
+        round(top, 1),
+        round(max(right - left - 1, 0.5), 1),
+        round(HEIGHT - BOTTOM - top, 1),
+        f"{low:,} to {high - 1:,} tokens: {count:,} rows",
+    )
+
+
+def _limit(at: float, max_length: int) -> Markup:
+    anchor, shift = ("end", -5) if at > WIDTH / 2 else ("start", 5)
+    return Markup(
+        '<line class="limit" x1="{x}" x2="{x}" y1="{}" y2="{}"/>'
+        '<text x="{}" y="{}" style="text-anchor: {}">max_length {}</text>'
+    ).format(TOP, HEIGHT - BOTTOM, round(at + shift, 1), TOP + 9, anchor, f"{max_length:,}", x=round(at, 1))

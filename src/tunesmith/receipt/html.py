@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +19,10 @@ def render(receipt: Receipt) -> str:
 
     All text of records is escaped, and characters that hide or reorder text are spelt out.
     """
-    source = files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
     verdicts = (headline.outcome, headline.labels, headline.training, headline.export)
     return (
-        _environment()
-        .from_string(source)
+        environment()
+        .get_template("report.html.jinja")
         .render(
             receipt=receipt,
             lines=[verdict(receipt) for verdict in verdicts],
@@ -40,10 +38,12 @@ def render(receipt: Receipt) -> str:
     )
 
 
-def _environment() -> Environment:
-    from jinja2 import Environment, StrictUndefined
+def environment() -> Environment:
+    """Where the pages' templates are found, with their filters; everything that they put out is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
+        loader=PackageLoader("tunesmith.receipt"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

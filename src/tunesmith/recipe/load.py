@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ..errors import UsageError
-from .schema import Recipe
+from .schema import Recipe, Source, is_dataset_id
 from .training import check_training
 
 # Names from other tools and older guides, at the recipe's top level.
@@ -148,7 +148,7 @@ def _explain(error: ValidationError, where: str, lines: dict[str, int]) -> Usage
     key = ".".join(path)
     line = next((lines[name] for name in _prefixes(key) if name in lines), None)
     place = f"{where} line {line}" if line else where
-    if first["type"] in ("extra_forbidden", "invalid_key") and len(path) == len(first["loc"]):
+    if first["type"] in ("extra_forbidden", "invalid_key") and path[-1] == str(first["loc"][-1]):
         return _unknown_key(path, place)
     if first["type"] == "missing":
         return UsageError(
@@ -169,6 +169,8 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
     path: list[str] = []
     section: type[BaseModel] = Recipe
     for part in location:
+        if isinstance(part, int) and section is Source:
+            continue
         path.append(str(part))
         inside = _models(section.model_fields[path[-1]].annotation) if path[-1] in section.model_fields else []
         if not inside:
@@ -207,7 +209,7 @@ def _section(path: list[str]) -> type[BaseModel]:
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    if get_origin(annotation) in (Union, UnionType, Annotated):
+    if get_origin(annotation) in (Union, UnionType, Annotated, list):
         return [model for part in get_args(annotation) for model in _models(part)]
     return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
 
@@ -216,10 +218,18 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     def absolute(value: Any) -> Any:
         return str((folder / Path(value).expanduser()).resolve()) if isinstance(value, str) else value
 
-    data = recipe.data.model_copy(
-        update={name: absolute(getattr(recipe.data, name)) for name in ("train", "eval", "test")}
-    )
+    def found(value: Any) -> Any:
+        return value if isinstance(value, str) and _is_on_the_hub(value, folder) else absolute(value)
+
+    train = [source.model_copy(update={"path": found(source.path)}) for source in recipe.data.train]
+    others = {name: found(getattr(recipe.data, name)) for name in ("eval", "test")}
+    data = recipe.data.model_copy(update={"train": train, **others})
     update: dict[str, Any] = {"data": data, "chat_template": absolute(recipe.chat_template)}
     if recipe.model.startswith((".", "/")) or (folder / recipe.model).is_dir():
         update["model"] = absolute(recipe.model)
     return recipe.model_copy(update=update)
+
+
+def _is_on_the_hub(name: str, folder: Path) -> bool:
+    """Whether `name` can only mean a dataset on the Hub: it is spelt like an id, and no file has the name."""
+    return is_dataset_id(name) and not (folder / name).exists()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
 from pydantic_core import PydanticCustomError
 
 Method = Literal["sft", "dpo", "grpo", "rloo", "kto", "reward", "clm"]
@@ -43,12 +44,63 @@ class Mapping(_Section):
     completion: str | None = None
     system: str | None = None
     text: str | None = None
+    chosen: str | None = None
+    rejected: str | None = None
+    label: str | None = None
+    reference: str | None = Field(default=None, description="The right answer that a reward compares with")
+
+
+class Source(_Section):
+    """Rows of one place."""
+
+    path: str = Field(min_length=1, description="File, folder, glob, or the id of a dataset on the Hub")
+    config: str | None = Field(default=None, description="Configuration of a dataset on the Hub")
+    split: str | None = Field(default=None, description="Split of a dataset on the Hub; default: train")
+    revision: str | None = Field(default=None, description="Branch, tag or commit of a dataset on the Hub")
+    weight: float | None = Field(default=None, gt=0, description="Share of this source in the mixture")
+    rows: int | None = Field(default=None, ge=1, description="Read at most so many rows; on the Hub, by streaming")
+
+
+_DATASET_ID = re.compile(r"(?!\.)[\w.-]+/(?!\.)[\w.-]+", re.ASCII)
+_DATA_FILE = re.compile(
+    r"\.(jsonl?|ndjson|jsonlines|csv|tsv|parquet|txt|md|text|arrow)(\.(gz|bz2|xz|zst|zip))?$", re.IGNORECASE
+)
+
+
+def is_dataset_id(name: str) -> bool:
+    """Whether `name` is spelt like the id of a dataset on the Hub: owner/name, and not like a data file."""
+    return _DATASET_ID.fullmatch(name) is not None and _DATA_FILE.search(name) is None
+
+
+def _as_sources(value: Any) -> Any:
+    """A path, a source, or several of either, as a list of sources."""
+    given = value if isinstance(value, list) else [value]
+    if not all(isinstance(one, str | dict | Source) for one in given):
+        raise PydanticCustomError("sources", "Input should be a path, a source with its keys, or a list of these")
+    return [{"path": one} if isinstance(one, str) else one for one in given]
+
+
+def _as_written(sources: list[Source]) -> Any:
+    """The shortest spelling of sources that reads back as the same."""
+    short = [source.model_dump(exclude_none=True) for source in sources]
+    spelt = [source["path"] if source.keys() == {"path"} else source for source in short]
+    return spelt[0] if len(spelt) == 1 else spelt
+
+
+Sources = Annotated[
+    list[Source],
+    Field(min_length=1),
+    BeforeValidator(_as_sources, json_schema_input_type=str | Source | list[str | Source]),
+    PlainSerializer(_as_written),
+]
 
 
 class Data(_Section):
     """Where the rows are and how they are split."""
 
-    train: str = Field(description="File with training rows: JSON, JSONL, CSV or Parquet")
+    train: Sources = Field(
+        description="Rows to train on: a file, folder or glob (JSON, JSONL, CSV, Parquet, text), a Hub id, or several"
+    )
     eval: Annotated[Annotated[float, Field(ge=0, lt=1)] | str, BeforeValidator(_as_number)] = Field(
         default=0.05, description="Rows for the loss during training: a fraction of train, or a file"
     )
@@ -56,6 +108,9 @@ class Data(_Section):
         default=None, description="File with rows for the final comparison; without it the eval rows serve"
     )
     mapping: Mapping = Mapping()
+    filter: dict[str, bool | int | float | str] = Field(
+        default={}, description="Train only on rows that have these values: column -> value"
+    )
     bad_rows: Literal["error", "drop"] = Field(
         default="error", description="What to do with rows that can't be trained on: refuse the file, or drop them"
     )

@@ -1,0 +1,3 @@
+"""What preparing a dataset did to its rows."""
+
+from __future__ import annotations

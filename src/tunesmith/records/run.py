@@ -1,0 +1,57 @@
+"""What a run did."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from .base import NOT_FINITE, Finding, Part, Record
+from .data import LabelAudit
+
+RUN_LOCK = "lock"
+"""File of a run folder that the worker locks while it lives."""
+LOCKED = 75
+"""Exit code of a worker that finds another one at work (EX_TEMPFAIL of sysexits.h)."""
+
+
+class RunRecord(Record):
+    """What a run did: its state, and what was measured."""
+
+    filename: ClassVar[str] = "run.json"
+
+    id: str
+    status: Literal["prepared", "running", "stopped", "failed", "done"]
+    pid: int | None = None
+    created: str = Field(description="ISO 8601 time, UTC")
+    started: str | None = None
+    finished: str | None = None
+    resumed_from: list[int] = Field(default=[], description="Steps from which the run was resumed")
+    step: int = 0
+    steps: int = 0
+    loss: float | None = Field(default=None, description="Last logged training loss, nats per trained token")
+    eval_loss: float | None = None
+    seconds: float = Field(default=0.0, description="Time inside the training loop, over all resumes")
+    tokens: int = 0
+    peak_memory: int | None = Field(default=None, description="Bytes: device peak allocated, or process RSS on cpu")
+    parameters_trained: int | None = None
+    audit: LabelAudit | None = Field(default=None, description="Label audit of the rows that were really trained on")
+    result: str | None = Field(default=None, description="Folder of the trained model or adapter, in the run folder")
+    findings: list[Finding] = []
+    versions: dict[str, str] = {}
+    error: str | None = None
+
+
+class Event(Part):
+    """One line of events.jsonl."""
+
+    time: float = Field(description="Seconds since the epoch")
+    kind: Literal["start", "audit", "log", "eval", "save", "finding", "stop", "end", "fail"]
+    step: int = 0
+    data: dict[str, Any] = {}
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _numbers(cls, data: dict[str, Any]) -> dict[str, Any]:
+        # A loss of NaN is written as text, and must come back as the number that it is.
+        return {name: float(value) if value in NOT_FINITE else value for name, value in data.items()}
