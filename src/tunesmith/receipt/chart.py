@@ -141,7 +141,7 @@ def _svg(width: int, height: int, label: str, body: Markup, name: str) -> Markup
 def length_histogram(histogram: Histogram, max_length: int | None) -> Markup:
     """Rows by token length, in bins as wide as each other, with max_length drawn in; what lies beyond it is cut."""
     edges, rows = histogram.edges, histogram.rows
-    marks = ticks(0, max(rows))
+    marks = ticks(0, 1.15 * max(rows))  # room for the limit's name
     wide = (WIDTH - LEFT - RIGHT) / len(rows)
 
     def x(length: float) -> float:

@@ -1,0 +1,61 @@
+"""The data report as a page: one self-contained HTML file, without scripts and without anything from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from ..records import DataReport, Quality, Verdict
+from . import chart, text
+from .headline import Line
+from .html import environment
+
+
+def render(report: DataReport) -> str:
+    """The report as an HTML page; all text of the data is escaped, and characters that hide text are spelt out."""
+    limit = report.audit.max_length if report.audit else None
+    histogram = chart.length_histogram(report.histogram, limit) if report.histogram else None
+    page = environment().get_template("data.html.jinja")
+    return page.render(
+        data=report,
+        source=PurePath(report.source).name or report.source,
+        total=report.rows + report.rows_invalid,
+        line=headline(report),
+        fragments={verdict.method: fragment(verdict) for verdict in report.verdicts},
+        histogram=histogram,
+        limit=limit,
+        quality=figures(report.quality) if report.quality else [],
+    )
+
+
+def headline(report: DataReport) -> Line:
+    """Whether the report's method can train on the data, in one line."""
+    verdict = next((one for one in report.verdicts if one.method == report.method), None)
+    if verdict is None or verdict.status == "INCOMPATIBLE":
+        return Line("bad", f"Not for {report.method}", verdict.reason if verdict else "It was not judged.")
+    errors = sum(finding.severity == "error" for finding in report.findings)
+    if verdict.status == "NEEDS MAPPING":
+        return Line("unsure", f"{report.method} needs a mapping", verdict.reason)
+    if errors:
+        return Line("bad", f"{errors} errors to repair", f"Layout {report.layout}: {verdict.reason}")
+    warnings = sum(finding.severity == "warning" for finding in report.findings)
+    detail = f"{verdict.reason} {f'{warnings} warnings.' if warnings else ''}".strip()
+    return Line("unsure" if warnings else "good", f"Ready for {report.method}", detail)
+
+
+def fragment(verdict: Verdict) -> str:
+    """What a recipe must say so that the method can train on the data, as YAML; empty where it needs nothing."""
+    import yaml
+
+    said = {"mapping": verdict.mapping, "filter": verdict.filter}
+    data = {name: value for name, value in said.items() if value}
+    return str(yaml.safe_dump({"data": data}, sort_keys=False, allow_unicode=True)) if data else ""
+
+
+def figures(quality: Quality) -> list[tuple[str, str]]:
+    """The plain figures of a quality record, under readable names; tables and lists are the findings' part."""
+    named = ((name.replace("_", " ").capitalize(), value) for name, value in quality)
+    return [(name, _figure(value)) for name, value in named if isinstance(value, int | float | str) and value != ""]
+
+
+def _figure(value: float | str) -> str:
+    return value if isinstance(value, str) else text.count(value) if isinstance(value, int) else text.number(value, 3)
