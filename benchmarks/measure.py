@@ -35,10 +35,18 @@ def interleave(contestants: Mapping[str, Callable[[], float]], rounds: int) -> d
     return seconds
 
 
-def report(name: str, ours: str, seconds: Mapping[str, list[float]], setting: str, *, aside: str) -> None:
+def report(
+    name: str,
+    ours: str,
+    seconds: Mapping[str, list[float]],
+    setting: str,
+    *,
+    aside: str | None = None,
+    more: Mapping[str, object] | None = None,
+) -> None:
     """Print medians, their ratio to ours and who wins, and write benchmarks/results/<name>.json.
 
-    `aside` is measured beside the contest: it can't win.
+    `aside` is measured beside the contest: it can't win. `more` is written besides.
     """
     medians = {contestant: statistics.median(times) for contestant, times in seconds.items()}
     rounds = len(next(iter(seconds.values())))
@@ -62,7 +70,7 @@ def report(name: str, ours: str, seconds: Mapping[str, list[float]], setting: st
         "ratio_to_ours": {contestant: median / medians[ours] for contestant, median in medians.items()},
         "fastest": winner,
         "seconds": dict(seconds),
-    }
+    } | dict(more or {})
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"Written to {path}.")

@@ -14,6 +14,7 @@ import itertools
 import re
 import secrets
 from collections.abc import Callable
+from collections.abc import Mapping as Columns
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -28,15 +29,28 @@ from .models.source import locate
 from .plan.hardware import local_hardware
 from .plan.preflight import check_method
 from .plan.resolve import resolve
-from .plan.rows import Rows, gather_rows
+from .plan.rows import UNKNOWN_CONTEXT, Rows, gather_rows
 from .progress import Progress, silent
 from .recipe import Recipe
-from .recipe.schema import Evaluation, Export, Mapping
-from .records import RUN_LOCK, DataReport, EvalReport, Event, Manifest, Plan, Receipt, RunRecord
+from .recipe.schema import Evaluation, Export, Mapping, Method
+from .records import (
+    RUN_LOCK,
+    Cluster,
+    DataReport,
+    EvalReport,
+    Event,
+    Manifest,
+    Plan,
+    Preparation,
+    PreparationSettings,
+    Receipt,
+    RunRecord,
+)
 from .rules import refuse_errors
 
 if TYPE_CHECKING:
     from .chat import Chat
+    from .data.sources import Spec
 
 RUNS = Path("runs")
 
@@ -46,27 +60,41 @@ def _nobody(_event: Event) -> None:
 
 
 def inspect(
-    path: Path,
+    data: Spec,
     *,
+    method: Method | None = None,
     model: str | None = None,
     revision: str | None = None,
     mapping: Mapping | None = None,
+    keep: Columns[str, bool | int | float | str] | None = None,
     chat_template: str | None = None,
     max_length: int | None = None,
     bad_rows: Literal["error", "drop"] = "error",
     audit: bool = True,
+    quality: bool = True,
     progress: Progress = silent,
 ) -> DataReport:
-    """What the data is; with a model, its token lengths and what of it would be trained on.
+    """What the data is and what it can train; with a model, its token lengths and what of it would be trained on.
+
+    `data` is a path, glob, folder or Hub id, a recipe's source, or several of these; `keep` is the recipe's filter, and
+    findings, lengths and label audit are for `method`, by default the one that the data is made for.
 
     Raises:
         UsageError: there is no such file or model.
-        FindingsError: the file can't be read at all.
+        FindingsError: the data can't be read at all.
     """
     from .data.report import inspect as report_on
 
     if model is None:
-        return report_on(path, mapping=mapping, bad_rows=bad_rows)
+        return report_on(
+            data,
+            method=method,
+            mapping=mapping,
+            keep=keep,
+            bad_rows=bad_rows,
+            quality=quality,
+            progress=progress,
+        )
     source = locate(model, revision)
     facts = model_facts(source)
     tokenizer = None
@@ -75,8 +103,10 @@ def inspect(
 
         tokenizer = load_tokenizer(source.location, revision=source.revision, chat_template=chat_template)
     return report_on(
-        path,
+        data,
+        method=method,
         mapping=mapping,
+        keep=keep,
         bad_rows=bad_rows,
         tokenizer=tokenizer,
         light=LightTokenizer(source.folder, chat_template),
@@ -84,8 +114,51 @@ def inspect(
         training={"max_length": max_length or facts.context or None},
         stop_ids=facts.stop_ids,
         context=facts.context or None,
+        quality=quality,
         progress=progress,
     )
+
+
+def data_page(report: DataReport) -> str:
+    """A data report as a self-contained HTML page."""
+    from .receipt.data_page import render
+
+    return render(report)
+
+
+def prepare_data(
+    settings: PreparationSettings, output: Path, *, cluster: Cluster | None = None, progress: Progress = silent
+) -> Preparation | None:
+    """Raw rows in, a dataset's folder out; on a cluster's queue the record (None here) comes later.
+
+    Raises:
+        UsageError, FindingsError, EnvironmentLacksError: see data.steps.run.prepare_dataset.
+    """
+    from .data.steps import run, scale
+
+    if cluster is not None:
+        return scale.run_scaled(settings, output, cluster)
+    return run.prepare_dataset(settings, output, progress=progress)
+
+
+def pipeline_script(settings: PreparationSettings, output: Path, cluster: Cluster) -> str:
+    """The same preparation as a datatrove script."""
+    from .data.steps.scale import script
+
+    return script(settings, output, cluster)
+
+
+def push_data(folder: Path, record: Preparation, name: str) -> str:
+    """Push a prepared dataset to the Hub, private and searched for secrets first; gives its address.
+
+    Raises:
+        FindingsError: D047, rows hold secrets.
+        UsageError, EnvironmentLacksError: the Hub refuses, or can't be reached.
+    """
+    from .data.steps.push import push, refuse_secrets
+
+    refuse_secrets(folder, record)
+    return push(folder, record, name)
 
 
 def make_plan(recipe: Recipe, *, run: str = "run") -> Plan:
@@ -100,8 +173,9 @@ def make_plan(recipe: Recipe, *, run: str = "run") -> Plan:
 def _plan(recipe: Recipe, run: str) -> tuple[Plan, Rows]:
     refuse_errors(check_method(recipe.method))
     source = locate(recipe.model, recipe.revision)
-    rows = gather_rows(recipe, LightTokenizer(source.folder, recipe.chat_template))
-    return resolve(recipe, rows, model_facts(source), local_hardware(), run=run), rows
+    facts = model_facts(source)
+    rows = gather_rows(recipe, LightTokenizer(source.folder, recipe.chat_template), facts.context or UNKNOWN_CONTEXT)
+    return resolve(recipe, rows, facts, local_hardware(), run=run), rows
 
 
 def prepare_run(recipe: Recipe, folder: Path | None = None) -> Path:
@@ -122,10 +196,12 @@ def prepare_run(recipe: Recipe, folder: Path | None = None) -> Path:
         if split is not None and split.path == f"data/{name}.jsonl":
             write_atomic(folder / split.path, rows.content(name))
     inspect(
-        Path(recipe.data.train[0].path),
+        recipe.data.train,
+        method=recipe.method,
         model=recipe.model,
         revision=recipe.revision,
         mapping=recipe.data.mapping,
+        keep=recipe.data.filter,
         chat_template=recipe.chat_template,
         bad_rows=recipe.data.bad_rows,
         audit=False,

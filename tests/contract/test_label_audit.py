@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tunesmith.data.report import inspect
 from tunesmith.data.tokens import audit, audit_findings, audit_prepared, audit_with_lengths
 from tunesmith.data.trl_preparation import as_dataset, can_mark, prepare_dataset
 from tunesmith.errors import EnvironmentLacksError, UsageError
@@ -108,7 +107,8 @@ def test_the_audit_counts_what_the_trainer_has(
         rows_cut=before.rows_cut,
         longest=before.longest,
     )
-    assert after.model_dump(exclude={"preview"}) == before.model_dump(exclude={"preview"})
+    unknown = {"preview", "cutting"}  # the trainer's dataset no longer tells what was cut
+    assert after.model_dump(exclude=unknown) == before.model_dump(exclude=unknown)
     assert before.loss_on == loss_on
     assert before.max_length == training.get("max_length", 1024)
 
@@ -145,7 +145,7 @@ def test_a_clean_audit_and_its_preview(tokenizer: Any) -> None:
     result = audit(PAIRS, "prompt-completion", tokenizer, training={}, preview=2, places=range(11, 35))
     assert audit_findings(result, "x") == []
     assert result.stop_tokens == ["<|im_end|>"]
-    assert [row.row for row in result.preview] == [11, 12]
+    assert [(row.row, row.why) for row in result.preview] == [(11, "the first row"), (34, "the longest row")]
     assert [(span.text, span.trained) for span in result.preview[0].spans] == [
         ("<|im_start|>user\norder <|im_end|>\n<|im_start|>assistant\n", False),
         ("yes <|im_end|>\n", True),
@@ -234,6 +234,8 @@ def test_another_shape_of_trl_is_named(tokenizer: Any, monkeypatch: pytest.Monke
 def test_inspect_with_a_tokenizer_audits(tokenizer: Any, tmp_path: Path) -> None:
     import json
 
+    from tunesmith.data.report import inspect
+
     path = tmp_path / "talks.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in TALKS))
     report = inspect(path, tokenizer=tokenizer, training={"max_length": 30})
@@ -248,5 +250,5 @@ def test_inspect_with_a_tokenizer_audits(tokenizer: Any, tmp_path: Path) -> None
     assert report.audit is not None
     assert report.audit.loss_on == "completion"
     tokenizer.chat_template = None
-    report = inspect(path, tokenizer=tokenizer)
+    report = inspect(path, tokenizer=tokenizer, quality=False)
     assert (report.audit, [finding.code for finding in report.findings]) == (None, ["D015", "T005"])

@@ -10,9 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.runs import SMALL
+from tests.support.templates import TEMPLATES, save_tokenizer, template_text
 from tests.support.tiny import OTHER, make_tokenizer
+from tunesmith.data.tokens import audit_with_lengths
+from tunesmith.data.trl_preparation import can_mark, training_template
 from tunesmith.models.light import LightTokenizer
 from tunesmith.models.load import load_tokenizer
+from tunesmith.models.marked import marked_template
 
 pytestmark = pytest.mark.slow  # importing the trainer alone takes 6 s
 
@@ -100,21 +104,51 @@ def test_a_template_file_counts_in_place_of_the_model_s_own(tmp_path: Path) -> N
     assert totals != LightTokenizer(SMALL).encode_rows(ROWS["chat"], "prompt-completion")[1]
 
 
-def test_the_templates_that_trl_can_mark_are_known(tmp_path: Path) -> None:
-    import trl
-
-    from tunesmith.data.trl_preparation import can_mark
-
+def test_the_marked_copies_are_those_that_trl_chooses() -> None:
     tokenizer = load_tokenizer(SMALL)
-    files = sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))
-    assert len(files) > 20
     answers = set()
-    for file in files:
-        tokenizer.chat_template = file.read_text(encoding="utf-8")
-        light = LightTokenizer(SMALL, str(file))
-        assert light.has_generation_marks == can_mark(tokenizer), file.name
-        answers.add(light.has_generation_marks)
+    for name in TEMPLATES:
+        template = template_text(name)
+        tokenizer.chat_template = template
+        marked = marked_template(template)
+        answers.add(marked is not None)
+        if can_mark(tokenizer):
+            assert marked == (training_template(tokenizer) or template), name
+        else:
+            assert marked is None, name
+    assert len(TEMPLATES) > 20
     assert answers == {True, False}
+
+
+@pytest.mark.parametrize("name", ["qwen3", "llama3", "glm4moe", "deepseekv3"])
+def test_conversations_are_counted_as_assistant_only_loss_renders_them(name: str, tmp_path: Path) -> None:
+    folder = save_tokenizer(template_text(name), tmp_path)
+    rows = [row for row in ROWS["messages"] if row["messages"][-1]["content"].strip()]
+    training = {"assistant_only_loss": True, "max_length": None}
+    whole = audit_with_lengths(rows, "messages", load_tokenizer(folder), training=training)
+    assert LightTokenizer(folder).encode_rows(rows, "messages") == (None, whole.tokens.tolist())
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+@pytest.mark.parametrize("chat", [True, False])
+def test_preferences_are_counted_as_trl_tokenises_them(method: str, chat: bool) -> None:
+    rows = ROWS["chat" if chat else "pairs"]
+    other = [said("assistant", "no, not at all")] if chat else "no, not at all"
+    if method == "dpo":
+        layout: Any = "preference"
+        rows = [{"prompt": row["prompt"], "chosen": row["completion"], "rejected": other} for row in rows]
+    else:
+        layout = "unpaired-preference"
+        rows = [{**row, "label": True} for row in rows]
+    whole = audit_with_lengths(rows, layout, load_tokenizer(SMALL), training={"max_length": None}, method=method)
+    prompts, totals = LightTokenizer(SMALL).encode_rows(rows, layout)
+    assert totals == whole.tokens.tolist()
+    assert whole.prompts is not None
+    assert prompts is not None
+    if chat:
+        assert prompts == whole.prompts.tolist()
+    bare = [{"prompt": row["prompt"]} for row in rows]
+    assert LightTokenizer(SMALL).encode_rows(bare, "prompt-only") == (None, prompts)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)

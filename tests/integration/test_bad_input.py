@@ -58,14 +58,10 @@ UNREADABLE = {
     "empty": (b"", "D002", "has no rows"),
     "blank": (b"\n \n", "D002", "has no rows"),
     "binary": (bytes(range(256)), "D003", "binary data"),
-    "UTF-16": (lines(GOOD).decode().encode("utf-16"), "D003", "UTF-16 text, not UTF-8"),
     "UTF-16 without mark": (lines(GOOD).decode().encode("utf-16-le"), "D003", "UTF-16LE"),
     "latin-1": (b'{"prompt": "a", "completion": "b"}\n{"prompt": "caf\xe9", "completion": "b"}\n', "D003", "Line 2"),
-    "gzip": (b"\x1f\x8b\x08\x00", "D003", "gzip"),
-    "truncated": (lines(GOOD)[:-40], "D001", "line 40: .*cut off there"),
+    "gzip": (b"\x1f\x8b\x08\x00", "D001", "gzip file is damaged or cut off"),
     "truncated Parquet": (PARQUET_HEAD, "D00[13]", "Parquet"),
-    "broken line": (lines(GOOD[:6]) + b'{"prompt": \n' + lines(GOOD[6:]), "D001", "In line 7:"),
-    "several broken lines": (lines(GOOD[:2]) + b"{\n[\n" + lines(GOOD), "D001", "2 lines .* line 3:"),
     "no objects": (b'"text"\n"more"\n', "D001", "a row must be an object"),
 }
 
@@ -77,6 +73,32 @@ def test_files_that_cannot_be_read(kind: str, capsys: Capture) -> None:
     write_recipe()
     for said in (refused(capsys, "inspect", "rows.jsonl", code=1), plan_refused(capsys, code=1)):
         assert re.search(rf"error: {code} rows\.jsonl: .*{words}", said), said
+
+
+BROKEN = {
+    "truncated": (lines(GOOD)[:-40], 39, "line 40: .*cut off there"),
+    "broken line": (lines(GOOD[:6]) + b'{"prompt": \n' + lines(GOOD[6:]), 40, "In line 7:"),
+    "several broken lines": (lines(GOOD[:2]) + b"{\n[\n" + lines(GOOD), 42, "2 lines .* line 3:"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_lines_that_cannot_be_read(kind: str, capsys: Capture) -> None:
+    content, rows, words = BROKEN[kind]
+    Path("rows.jsonl").write_bytes(content)
+    write_recipe()
+    assert re.search(rf"error: D001 rows\.jsonl: .*{words}", plan_refused(capsys, code=1))
+    assert main(["inspect", "rows.jsonl", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["rows"] == rows
+    assert re.search(rf"error D001 rows\.jsonl: .*{words}", err)
+    assert main(["inspect", "rows.jsonl", "--bad-rows", "drop"]) == 0
+    assert main(["plan", "recipe.yaml", "--data.bad_rows", "drop"]) == 0
+
+
+def test_wide_text_is_read(capsys: Capture) -> None:
+    Path("rows.jsonl").write_bytes(lines(GOOD).decode().encode("utf-16"))
+    assert main(["inspect", "rows.jsonl"]) == 0
 
 
 def test_a_file_that_is_not_there(capsys: Capture) -> None:
@@ -280,7 +302,7 @@ class TestOutput:
         Path("used").mkdir()
         Path("used/notes.txt").write_text("mine", encoding="utf-8")
         assert "isn't empty" in refused(capsys, "train", "recipe.yaml", "--output", "used", code=2)
-        assert "isn't empty" in refused(capsys, "prepare", "recipe.yaml", "--output", "used", code=2)
+        assert "isn't empty" in refused(capsys, "plan", "recipe.yaml", "--output", "used", code=2)
         assert [path.name for path in Path("used").iterdir()] == ["notes.txt"]
         assert Path("used/notes.txt").read_text(encoding="utf-8") == "mine"
 

@@ -217,7 +217,7 @@ def test_ctrl_c_saves_and_stops(tmp_path: Path) -> None:
 
 def test_prepared_runs_are_trained_by_resume(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, max_steps=2, eval_strategy="no")
-    prepared = command("prepare", str(recipe), "--output", str(tmp_path / "run"))
+    prepared = command("plan", str(recipe), "--output", str(tmp_path / "run"))
     assert prepared.returncode == 0, prepared.stderr
     next_words = prepared.stderr.splitlines()[-1].removeprefix("Next: tunesmith ").split()
     ended = command(*next_words)

@@ -42,7 +42,8 @@ def make_recipe(rows: list[dict[str, Any]] | None = None, *, data: dict[str, Any
 
 def rows_of(recipe: Recipe) -> Rows:
     """The recipe's rows."""
-    return gather_rows(recipe, LightTokenizer(SMALL, recipe.chat_template))
+    context = model_facts(locate("builtin:small")).context
+    return gather_rows(recipe, LightTokenizer(SMALL, recipe.chat_template), context)
 
 
 def make_plan(recipe: Recipe, hardware: Hardware = CPU, model: ModelFacts | None = None) -> Plan:

@@ -1,4 +1,4 @@
-"""Verbs that come before training, through the command line: inspect, init, plan, prepare, rule, schema."""
+"""Verbs that come before training, through the command line: inspect, init, plan, rule, schema."""
 
 from __future__ import annotations
 
@@ -208,33 +208,26 @@ class TestPlan:
         assert [found["code"] for found in plan["findings"] if found["severity"] == "error"] == ["P009"]
 
 
-class TestPrepare:
+class TestPlanWithOutput:
     def test_writes_a_run_folder(self, recipe: Path, capsys: Capture) -> None:
-        told = answer(capsys, "prepare", "recipe.yaml", "--output", "run")
-        folder = Path(told["run"])
-        plan = Plan.load(folder)
-        assert told["steps"] == plan.steps
-        assert RunRecord.load(folder).status == "prepared"
-        assert len((folder / "data/train.jsonl").read_text(encoding="utf-8").splitlines()) == plan.train.rows
+        told = answer(capsys, "plan", "recipe.yaml", "--output", "run", schema="plan")
+        plan = Plan.load(Path("run"))
+        assert told == plan.model_dump(mode="json")
+        assert RunRecord.load(Path("run")).status == "prepared"
+        assert len(Path("run/data/train.jsonl").read_text(encoding="utf-8").splitlines()) == plan.train.rows
+        assert [run["id"] for run in answer(capsys, "runs", "list", "--root", ".")] == ["run"]
+        assert answer(capsys, "runs", "show", "run", schema="run")["status"] == "prepared"
 
     def test_tells_where_and_what_next(self, recipe: Path, capsys: Capture) -> None:
-        assert main(["prepare", "recipe.yaml", "--output", "my [red] run"]) == 0
+        assert main(["plan", "recipe.yaml", "--output", "my [red] run"]) == 0
         out, err = capsys.readouterr()
         assert "my [red] run" in out
         assert "rows in data/train.jsonl" in out
+        assert "learning_rate" in out
         assert err.splitlines()[-1].startswith("Next: tunesmith resume '/")
 
-    def test_names_the_run_itself(self, recipe: Path, capsys: Capture) -> None:
-        folder = Path(answer(capsys, "prepare", "recipe.yaml")["run"])
-        assert folder.parent == Path("runs").resolve()
-        assert folder.name.endswith("-builtin-small-sft")
-        listed = answer(capsys, "runs", "list")
-        assert [run["id"] for run in listed] == [folder.name]
-        assert answer(capsys, "runs", "show", "last", schema="run")["id"] == folder.name
-        assert answer(capsys, "runs", "show", folder.name)["status"] == "prepared"
-
     def test_an_error_in_the_plan_writes_nothing(self, recipe: Path, capsys: Capture) -> None:
-        assert main(["prepare", "recipe.yaml", "--output", "run", "--training.output_dir", "x"]) == 1
+        assert main(["plan", "recipe.yaml", "--output", "run", "--training.output_dir", "x"]) == 1
         assert "P009" in capsys.readouterr().err
         assert not Path("run").exists()
 
@@ -251,20 +244,20 @@ class TestRuns:
         assert "There is no run nope." in capsys.readouterr().err
 
     def test_a_run_that_is_not_running_cannot_be_stopped(self, recipe: Path, capsys: Capture) -> None:
-        assert main(["prepare", "recipe.yaml", "--output", "run"]) == 0
+        assert main(["plan", "recipe.yaml", "--output", "run"]) == 0
         capsys.readouterr()
         assert main(["runs", "stop", "run"]) == 2
         assert "isn't running here" in capsys.readouterr().err
 
     @pytest.mark.parametrize("verb", ["evaluate", "export"])
     def test_a_run_that_is_not_trained(self, verb: str, recipe: Path, capsys: Capture) -> None:
-        assert main(["prepare", "recipe.yaml", "--output", "run"]) == 0
+        assert main(["plan", "recipe.yaml", "--output", "run"]) == 0
         capsys.readouterr()
         assert main([verb, "run"]) == 2
         assert "tunesmith resume" in capsys.readouterr().err
 
     def test_logs_are_harmless_for_the_terminal(self, recipe: Path, capsys: Capture) -> None:
-        assert main(["prepare", "recipe.yaml", "--output", "run"]) == 0
+        assert main(["plan", "recipe.yaml", "--output", "run"]) == 0
         Path("run/worker.log").write_bytes(b"a\x1b[31mb\n\xffc\n")
         capsys.readouterr()
         assert main(["runs", "logs", "run", "--worker"]) == 0

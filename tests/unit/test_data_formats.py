@@ -1,140 +1,175 @@
-"""Layouts of the world, and the verdict on each."""
+"""Detection over all rows: mixed files, faulty rows, mappings, features, and what verdicts say."""
 
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tunesmith.data.columns import describe, profile, shorten
-from tunesmith.data.formats import detect, unusable
+from tunesmith.data.formats import detect, fragment, unusable
+from tunesmith.data.shape import RowStructure
 from tunesmith.errors import UsageError
 from tunesmith.recipe.schema import Mapping
 
 CHAT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-SHAREGPT = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
-XTUNER = [{"system": "s", "input": "a", "output": "b"}]
+OPEN = CHAT[:1]
 NONE = Mapping()
+PAIR = {"prompt": "a", "completion": "b"}
 
 
-@pytest.mark.parametrize(
-    ("row", "layout", "columns"),
-    [
-        ({"messages": CHAT}, "messages", {"messages": "messages"}),
-        ({"id": 1, "conversations": SHAREGPT}, "messages", {"messages": "conversations"}),
-        (
-            {"conversations": SHAREGPT, "system": "s", "tools": "[]"},
-            "messages",
-            {"messages": "conversations", "system": "system", "tools": "tools"},
-        ),
-        ({"conversation": XTUNER}, "messages", {"messages": "conversation"}),
-        ({"thread": CHAT, "topic": "x"}, "messages", {"messages": "thread"}),
-        ({"prompt": "a", "prompt_id": "1", "messages": CHAT}, "messages", {"messages": "messages"}),
-        ({"prompt": "a", "completion": "b"}, "prompt-completion", {"prompt": "prompt", "completion": "completion"}),
-        (
-            {"prompt": CHAT[:1], "completion": CHAT[1:]},
-            "prompt-completion",
-            {"prompt": "prompt", "completion": "completion"},
-        ),
-        ({"instruction": "a", "output": "b"}, "alpaca", {"instruction": "instruction", "output": "output"}),
-        (
-            {"instruction": "a", "input": "", "output": "b", "text": "c"},
-            "alpaca",
-            {"instruction": "instruction", "input": "input", "output": "output"},
-        ),
-        (
-            {"instruction": "a", "output": "b", "system": "s", "history": []},
-            "alpaca",
-            {"instruction": "instruction", "output": "output", "history": "history", "system": "system"},
-        ),
-        ({"text": "a", "url": "b"}, "text", {"text": "text"}),
-    ],
-)
-def test_layouts_that_are_trained_on_as_they_are(row: dict[str, Any], layout: str, columns: dict[str, str]) -> None:
-    found = detect([row], NONE)
-    assert (found.layout, found.columns, found.verdict.status) == (layout, columns, "READY")
-    assert unusable(found, "x") is None
-
-
-@pytest.mark.parametrize(
-    ("row", "mapping", "said"),
-    [
-        (
-            {"question": "a", "answer": "b"},
-            {"prompt": "question", "completion": "answer"},
-            "question looks like the prompt",
-        ),
-        (
-            {"prompt": "a", "response": "b"},
-            {"prompt": "prompt", "completion": "response"},
-            "response like the completion",
-        ),
-        ({"Input": "a", "Output": "b"}, {"prompt": "Input", "completion": "Output"}, "Input"),
-        (
-            {"instruction": "a", "context": "c", "response": "b"},
-            {"prompt": "instruction", "completion": "response"},
-            "Not trained on: context",
-        ),
-        (
-            {"system_prompt": "s", "question": "a", "response": "b"},
-            {"prompt": "question", "completion": "response", "system": "system_prompt"},
-            "",
-        ),
-        (
-            {"question": "a", "answer": "b", "text": "c"},
-            {"prompt": "question", "completion": "answer"},
-            "Not trained on: text",
-        ),
-        ({"prompt": CHAT}, {"messages": "prompt"}, "whole conversations"),
-        ({"prompt": "a", "response": "b", "answer": "c"}, None, "choose one each"),
-        ({"first": CHAT, "second": CHAT}, None, "Several columns hold conversations: first, second"),
-    ],
-)
-def test_columns_that_need_a_mapping(row: dict[str, Any], mapping: dict[str, str] | None, said: str) -> None:
-    found = detect([row], NONE)
-    assert (found.layout, found.verdict.status, found.verdict.mapping) == ("unknown", "NEEDS MAPPING", mapping)
-    assert said in found.verdict.reason
-    if mapping:
-        assert detect([row], Mapping(**mapping)).verdict.status == "READY"
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "made for dpo or reward"),
-        ({"conversations": SHAREGPT[:1], "chosen": SHAREGPT[1], "rejected": SHAREGPT[1]}, "made for dpo or reward"),
-        ({"messages": CHAT, "label": True}, "made for kto"),
-        ({"prompt": "a", "completion": "b", "label": "False"}, "made for kto"),
-        ({"messages": CHAT, "kto_tag": 0}, "made for kto"),
-        ({"prompt": "a", "completions": ["b"], "labels": [True]}, "process reward"),
-        (
-            {"prompt": CHAT[:1], "reward_model": {"ground_truth": "72"}},
-            "made for grpo or rloo, rewarded against reward_model",
-        ),
-        ({"prompt": "a"}, "made for grpo or rloo."),
-        ({"query": "a", "choices": ["b", "c"], "gold": 1}, "no column holds the answer as text"),
-        ({"text": "a", "label": 3}, "Texts with classes"),
-        ({"messages": '[{"role": "user"}]'}, "messages is text, not a list"),
-        ({"x": 1, "y": 2}, "No column looks like"),
-    ],
-)
-def test_data_that_sft_cant_train_on_says_what_it_is_for(row: dict[str, Any], said: str) -> None:
-    found = detect([row], NONE)
-    assert (found.layout, found.verdict.status) == ("unknown", "INCOMPATIBLE")
-    assert said in found.verdict.reason
-
-
-def test_the_reason_tells_of_a_conversion() -> None:
-    assert detect([{"messages": CHAT}], NONE).verdict.reason == "Conversations in the column messages."
-    reason = detect([{"dialog": SHAREGPT}], NONE).verdict.reason
-    assert reason == "Conversations in the column dialog (from, value), converted to role and content."
-
-
-def test_a_label_that_isnt_good_or_bad_is_no_kto() -> None:
-    assert detect([{"messages": CHAT, "label": "billing"}], NONE).verdict.status == "READY"
+def layouts(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    return [(share.layout, share.rows) for share in detect(rows, NONE).composition]
 
 
 def test_all_rows_count_not_only_the_first() -> None:
     assert detect([{"id": 1}, {"id": 2, "messages": CHAT}], NONE).layout == "messages"
     assert detect([{"messages": []}, {"messages": CHAT}], NONE).layout == "messages"
+
+
+def test_a_mixed_file_is_shown_with_each_layout_its_share_and_places() -> None:
+    rows = [{"messages": CHAT}, PAIR, {"messages": CHAT}, {"messages": CHAT}, {"x": 1}]
+    shares = detect(rows, NONE).composition
+    assert [(share.layout, share.rows, share.share, share.examples) for share in shares] == [
+        ("messages", 3, 0.6, [1, 3, 4]),
+        ("prompt-completion", 1, 0.2, [2]),
+        ("unknown", 1, 0.2, [5]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("good", "faulty"),
+    [
+        (PAIR, {"prompt": "a", "completion": None}),
+        (PAIR, {}),
+        ({"messages": CHAT}, {"messages": None}),
+        ({"messages": CHAT}, {"messages": "text", "more": 1}),
+        ({"messages": CHAT, "id": 1}, {"id": 2}),
+        ({"messages": CHAT, "label": True}, {"messages": CHAT, "label": None}),
+        ({"instruction": "a", "input": "b", "output": "c"}, {"instruction": "a", "input": "b", "output": None}),
+        ({"text": "a"}, {"text": 5}),
+    ],
+)
+def test_rows_that_lack_something_are_faulty_rows_of_the_layout_of_most(
+    good: dict[str, Any], faulty: dict[str, Any]
+) -> None:
+    assert len(layouts([good, faulty, good])) == 1
+
+
+def test_rows_of_another_layout_with_nulls_in_the_columns_of_most_are_of_their_own() -> None:
+    # As Parquet and CSV have them: every row has every column.
+    rows = [{"messages": CHAT, "prompt": None, "completion": None}] * 2 + [{"messages": None, **PAIR}]
+    assert layouts(rows) == [("messages", 2), ("prompt-completion", 1)]
+
+
+def test_optional_columns_make_no_layout_of_their_own() -> None:
+    rows = [{"instruction": "a", "output": "b"}, {"instruction": "a", "input": "c", "output": "b", "system": "s"}]
+    found = detect(rows, NONE)
+    assert [share.rows for share in found.composition] == [2]
+    assert found.columns == {"instruction": "instruction", "input": "input", "output": "output", "system": "system"}
+
+
+def test_a_label_that_isnt_good_or_bad_is_no_kto() -> None:
+    assert detect([{"messages": CHAT, "label": "billing"}], NONE).layout == "messages"
+    assert detect([{"messages": CHAT, "label": 3}], NONE).layout == "messages"
+
+
+def test_one_of_many_conversations_that_is_open_is_a_fault_all_of_them_are_prompts() -> None:
+    assert layouts([{"messages": OPEN}, {"messages": CHAT}]) == [("messages", 2)]
+    found = detect([{"messages": OPEN}, {"messages": OPEN}], NONE)
+    assert (found.layout, found.verdict.status, found.verdict_of("grpo").mapping) == (
+        "prompt-only",
+        "INCOMPATIBLE",
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "features"),
+    [
+        ({"messages": CHAT}, {}),
+        ({"messages": [{"role": "system", "content": "s"}, *CHAT]}, {"system": 1}),
+        ({"messages": CHAT, "system": "s", "tools": "[]"}, {"system": 1, "tools": 1}),
+        ({"messages": CHAT, "tools": []}, {}),
+        ({"messages": [OPEN[0], {"role": "assistant", "tool_calls": [{"name": "f"}]}, CHAT[1]]}, {"tool_calls": 1}),
+        (
+            {"conversations": [{"from": "function_call", "value": "{}"}, {"from": "gpt", "value": "b"}]},
+            {"tool_calls": 1},
+        ),
+        ({"prompt": "a", "completion": "<think>b</think>c"}, {"reasoning": 1}),
+        ({"messages": [OPEN[0], {**CHAT[1], "reasoning_content": "hm"}]}, {"reasoning": 1}),
+        ({"messages": [OPEN[0], {**CHAT[1], "reasoning_content": None}]}, {}),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, CHAT[1]]}, {"images": 1}),
+        ({"conversations": [{**OPEN[0], "content": "<image>a"}, CHAT[1]], "image": "a.png"}, {"images": 1}),
+        ({"messages": CHAT, "image": "a.png"}, {}),
+        ({"messages": CHAT, "images": [{"bytes": "x"}]}, {"images": 1}),
+        ({"instruction": "a", "output": "b", "history": [["a", "b"]]}, {"history": 1}),
+        ({"instruction": "a", "output": "b", "history": []}, {}),
+    ],
+)
+def test_features_are_counted_over_rows(row: dict[str, Any], features: dict[str, int]) -> None:
+    assert detect([row], NONE).features == features
+
+
+def test_a_file_of_images_is_incompatible_with_every_method_a_few_are_not() -> None:
+    picture = {"messages": [{"role": "user", "content": [{"type": "image"}]}, CHAT[1]]}
+    found = detect([picture], NONE)
+    assert {verdict.status for verdict in found.verdicts} == {"INCOMPATIBLE"}
+    assert "All rows have images" in found.verdict.reason
+    assert detect([picture, {"messages": CHAT}], NONE).verdict.status == "READY"
+
+
+@pytest.mark.parametrize(
+    ("row", "method", "said"),
+    [
+        ({"prompt": "a", "response": "b", "answer": "c"}, "sft", "could be the completion: response, answer"),
+        ({"first": CHAT, "second": CHAT}, "sft", "could be the messages: first, second"),
+        ({"instruction": "a", "topic": "c", "response": "b"}, "sft", "Not trained on: topic."),
+        ({"messages": '[{"role": "user"}]'}, "sft", "messages is text, not a list"),
+        ({"x": 1}, "sft", "No column looks like"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "sft", "made for dpo or reward"),
+        ({"messages": CHAT, "label": True}, "sft", "made for kto"),
+        ({"messages": CHAT, "label": False}, "sft", "all of them bad"),
+        ({"messages": CHAT, "label": True}, "kto", "1 good, 0 bad. All have one mark"),
+        ({"prompt": OPEN, "reward_model": {"ground_truth": 72}}, "sft", "rewarded against reward_model.ground_truth"),
+        ({"prompt": "a"}, "grpo", "no column holds a reference"),
+        ({"text": "a", "label": 3}, "sft", "Texts with classes"),
+        ({"messages": CHAT}, "clm", "these rows are conversations"),
+        ({"messages": CHAT}, "dpo", "these rows are conversations"),
+        ({"text": "a"}, "rloo", "running text has none"),
+        ({"prompt": "a", "completions": ["b"], "labels": [True]}, "sft", "process reward"),
+        ({"chosen": "a b", "rejected": "a c"}, "dpo", "The prompt is what both begin with."),
+    ],
+)
+def test_the_reason_says_what_is_so(row: dict[str, Any], method: str, said: str) -> None:
+    assert said in detect([row], NONE).verdict_of(method).reason
+
+
+@pytest.mark.parametrize(
+    ("row", "method"),
+    [
+        ({"messages": CHAT}, "sft"),
+        ({"text": "a"}, "clm"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "dpo"),
+        ({"messages": CHAT, "label": True}, "kto"),
+        ({"prompt": "a"}, "grpo"),
+        ({"x": 1}, None),
+        ({"prompt": "a", "completions": ["b"], "labels": [True]}, None),
+    ],
+)
+def test_the_method_that_the_data_was_made_for(row: dict[str, Any], method: str | None) -> None:
+    found = detect([row], NONE)
+    assert found.recommended == method
+    assert found.recommended_reason
+    if method:
+        assert found.verdict_of(method).status == "READY"
+
+
+@pytest.mark.parametrize("value", [True, 1, "true", "1", "👍", "good", "desirable"])
+def test_marks_of_all_kinds(value: Any) -> None:
+    verdict = detect([{"messages": CHAT, "label": value}, {"messages": CHAT, "label": None}], NONE).verdict
+    assert (verdict.mapping, verdict.filter) == ({"messages": "messages"}, {"label": value})
+    assert type(verdict.filter and verdict.filter["label"]) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -144,30 +179,47 @@ def test_all_rows_count_not_only_the_first() -> None:
         ({"text": "body"}, "text", {"text": "body"}),
         ({"prompt": "body", "completion": "note"}, "prompt-completion", {"prompt": "body", "completion": "note"}),
         ({"completion": "note"}, "prompt-completion", {"prompt": "prompt", "completion": "note"}),
+        ({"prompt": "body"}, "prompt-only", {"prompt": "body"}),
+        ({"prompt": "body", "reference": "note"}, "prompt-only", {"prompt": "body", "reference": "note"}),
         (
-            {"completion": "note", "system": "body"},
+            {"chosen": "chosen", "prompt": "body"},
+            "preference",
+            {"prompt": "body", "chosen": "chosen", "rejected": "rejected"},
+        ),
+        (
+            {"completion": "note", "label": "mark"},
+            "unpaired-preference",
+            {"prompt": "prompt", "completion": "note", "label": "mark"},
+        ),
+        (
+            {"prompt": "deep.body[0]", "completion": "note"},
             "prompt-completion",
-            {"prompt": "prompt", "completion": "note", "system": "body"},
+            {"prompt": "deep.body[0]", "completion": "note"},
         ),
     ],
 )
 def test_the_mapping_goes_before_what_columns_look_like(
     mapping: dict[str, str], layout: str, columns: dict[str, str]
 ) -> None:
-    row = {"prompt": "p", "body": "b", "note": "n", "thread": CHAT, "chosen": "c", "rejected": "r"}
-    found = detect([row], Mapping(**mapping))
-    assert (found.layout, found.columns, found.verdict.status) == (layout, columns, "READY")
+    row = {"prompt": "p", "body": "b", "note": "n", "thread": CHAT, "mark": True, "deep": {"body": ["x"]}}
+    found = detect([{**row, "chosen": "c", "rejected": "r"}], Mapping(**mapping))
+    assert (found.layout, found.columns) == (layout, columns)
 
 
-def test_half_a_mapping_is_incompatible() -> None:
-    assert "no column for completion" in detect([{"a": "x", "b": "y"}], Mapping(prompt="a")).verdict.reason
-    assert "no column for prompt" in detect([{"a": "x", "b": "y"}], Mapping(completion="a")).verdict.reason
+def test_a_mapping_of_a_companion_alone_adds_to_what_is_seen() -> None:
+    found = detect([{"messages": CHAT, "rules": "s"}], Mapping(system="rules"))
+    assert (found.layout, found.columns) == ("messages", {"messages": "messages", "system": "rules"})
 
 
-def test_a_mapping_to_a_column_that_isnt_there_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match="'anwser', which isn't there") as caught:
-        detect([{"question": "a", "answer": "b"}], Mapping(prompt="question", completion="anwser"))
-    assert caught.value.fix == "Did you mean 'answer'?"
+@pytest.mark.parametrize(
+    ("column", "near"),
+    [("anwser", "answer"), ("extra_info.anser", "extra_info.answer"), ("{question}{anwser?}", "answer")],
+)
+def test_a_mapping_to_what_isnt_there_names_the_nearest(column: str, near: str) -> None:
+    row = {"question": "a", "answer": "b", "extra_info": {"answer": "c"}}
+    with pytest.raises(UsageError, match="which isn't there") as caught:
+        detect([row], Mapping(prompt="question", completion=column))
+    assert caught.value.fix == f"Did you mean {near!r}?"
 
 
 @pytest.mark.parametrize(
@@ -178,18 +230,29 @@ def test_a_mapping_with_roles_that_exclude_each_other(mapping: dict[str, str]) -
         detect([{"a": "x", "b": "y"}], Mapping(**mapping))
 
 
-def test_d004_gives_the_mapping_to_write() -> None:
+def test_d004_gives_the_fragment_to_write() -> None:
     found = unusable(detect([{"question": "a", "answer": "b"}], NONE), "x.jsonl")
     assert found is not None
     assert (found.code, found.severity, found.where) == ("D004", "error", "x.jsonl")
     assert "`data: {mapping: {prompt: question, completion: answer}}`" in found.fix
     assert "The columns are question, answer." in found.what
+    assert unusable(detect([PAIR], NONE), "x") is None
+    kto = unusable(detect([{**PAIR, "label": True}], NONE), "x")
+    assert kto is not None
+    assert "filter: {label: true}" in kto.fix
+
+
+def test_a_fragment_is_yaml() -> None:
+    said = fragment({"prompt": "{a?}\n{b}", "completion": "choices[gold]", "system": "yes"}, {"label": "👍", "n": 1})
+    assert said == (
+        'mapping: {prompt: "{a?}\\n{b}", completion: "choices[gold]", system: "yes"}, filter: {label: "👍", n: 1}'
+    )
 
 
 def test_columns_are_described_over_all_rows() -> None:
     rows = [{"a": None, "b": 1, "e": None}, {"a": "x", "b": "y", "c": {"k": 1}}, {"a": "z", "d": True}]
-    described = {column.name: (column.type, column.nulls, column.example) for column in describe(profile(rows), 3)}
-    assert described == {
+    described = describe(profile(RowStructure(rows).groups), 3)
+    assert {column.name: (column.type, column.nulls, column.example) for column in described} == {
         "a": ("text", 1, "x"),
         "b": ("mixed", 1, "1"),
         "e": ("null", 3, ""),
@@ -205,3 +268,81 @@ def test_examples_are_one_short_line_without_control_characters() -> None:
     assert long.endswith("…")
     assert shorten("x" * 60) == "x" * 60
     assert shorten(" " * 500 + "x").endswith("…")
+
+
+NAMES = st.sampled_from(
+    [
+        "messages",
+        "conversations",
+        "prompt",
+        "completion",
+        "chosen",
+        "rejected",
+        "label",
+        "text",
+        "question",
+        "answer",
+        "instruction",
+        "input",
+        "output",
+        "history",
+        "system",
+        "tools",
+        "images",
+        "choices",
+        "gold",
+        "role",
+        "content",
+        "from",
+        "value",
+        "data",
+        "completions",
+        "labels",
+        "a.b",
+        "x[0]",
+        "{x}",
+        "",
+    ]
+)
+ROLES = st.sampled_from(["user", "assistant", "system", "human", "gpt", "function_call", "?"])
+LEAVES = (
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["", "a", "USER: a\nASSISTANT: b", "A"]) | ROLES
+)
+TURNS = st.lists(st.fixed_dictionaries({"role": ROLES, "content": LEAVES}), max_size=3)
+VALUES = st.recursive(
+    LEAVES | TURNS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=6,
+)
+ROWS = st.lists(st.dictionaries(NAMES, VALUES, max_size=5), max_size=5)
+
+
+@given(ROWS)
+def test_detection_never_raises_and_counts_every_row(rows: list[dict[str, Any]]) -> None:
+    found = detect(rows, NONE, source="rows.jsonl")
+    assert sum(share.rows for share in found.composition) == len(rows)
+    assert len(found.verdicts) == 7
+    assert all(0 < count <= len(rows) for count in found.features.values())
+    assert all((verdict.code is None) == (verdict.status == "INCOMPATIBLE") for verdict in found.verdicts)
+
+
+@given(ROWS, st.randoms(use_true_random=False))
+def test_detection_doesnt_depend_on_the_order_of_rows(rows: list[dict[str, Any]], random: Any) -> None:
+    def facts(given: list[dict[str, Any]]) -> Any:
+        found = detect(given, NONE)
+        shares = [(share.layout, share.rows, share.columns) for share in found.composition]
+        return shares, found.verdicts, found.features, found.recommended
+
+    shuffled = list(rows)
+    random.shuffle(shuffled)
+    assert facts(rows) == facts(shuffled)
+
+
+@given(st.integers(1, 3), ROWS)
+def test_each_row_is_read_by_the_layout_that_it_was_counted_under(copies: int, rows: list[dict[str, Any]]) -> None:
+    found = detect(rows * copies, NONE)
+    counted: dict[tuple[str, ...], int] = {}
+    for row in rows * copies:
+        key = found.sight_of(row).key
+        counted[key] = counted.get(key, 0) + 1
+    assert counted == {part.sight.key: part.rows for part in found.parts if part.rows}

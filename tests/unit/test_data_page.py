@@ -156,7 +156,21 @@ def test_a_verdict_that_needs_nothing_has_no_fragment() -> None:
 
 
 def test_figures_of_quality_are_named_in_words() -> None:
-    assert figures(Quality()) == [] or all(name[0].isupper() for name, _ in figures(Quality()))
+    quality = Quality(
+        rows=1_200,
+        duplicates=0,
+        near_duplicates=3,
+        near_duplicate_threshold=0.8,
+        prompts_with_several_answers=0,
+        chosen_longer_share=0.6789,
+        secrets={"API token": 2},
+        contamination_checked="not checked",
+    )
+    shown = dict(figures(quality))
+    assert (shown["Rows"], shown["Near duplicates"], shown["Chosen longer share"]) == ("1,200", "3", "0.679")
+    assert (shown["Secrets"], shown["Contamination checked"]) == ("API token 2", "not checked")
+    assert "Personal data" not in shown
+    assert "Median answer characters" not in shown
 
 
 def bars(svg: str) -> list[tuple[float, float, float]]:

@@ -1,6 +1,5 @@
 """From raw rows to TRL's layouts, and the rows that can't be trained on."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -32,8 +31,9 @@ def run(
     marks: bool = True,
     mapping: Mapping | None = None,
     conversational: bool = False,
+    **more: Any,
 ) -> Prepared:
-    raw = RawData(Path("x.jsonl"), "", 0, rows, [10 * (index + 1) for index in range(len(rows))])
+    raw = RawData("x.jsonl", [], rows, [10 * (index + 1) for index in range(len(rows))])
     return prepare(raw, mapping or Mapping(), bad_rows, generation_marks=marks, conversational=conversational)
 
 
@@ -89,7 +89,7 @@ def test_sharegpt_tool_calls_become_calls() -> None:
     done = run([row])
     assert done.layout == "messages"
     assert done.rows[0]["messages"] == [ASK, said("assistant", "", tool_calls=[CALL]), said("tool", "found"), REPLY]
-    assert done.rows[0]["tools"] == '[{"name": "look_up"}]'
+    assert done.rows[0]["tools"] == '[{"type": "function", "function": {"name": "look_up"}}]'
 
 
 def test_xtuner_exchanges_become_messages() -> None:
@@ -235,7 +235,7 @@ PAIR = {"prompt": [ASK], "completion": [REPLY]}
 
 
 def alike(train: Rows, other: Rows) -> Prepared:
-    raw = RawData(Path("test.jsonl"), "", 0, other, list(range(1, len(other) + 1)))
+    raw = RawData("test.jsonl", [], other, list(range(1, len(other) + 1)))
     return prepare(raw, Mapping(), "error", generation_marks=True, like=run(train))
 
 
@@ -281,9 +281,9 @@ def test_reasoning_is_kept(key: str) -> None:
 @pytest.mark.parametrize("bad_rows", ["error", "drop"])
 def test_d002_no_usable_row_is_left_and_the_reason_comes_first(bad_rows: Literal["error", "drop"]) -> None:
     with pytest.raises(FindingsError) as caught:
-        run([{"messages": [ASK]}, {"messages": []}], bad_rows)
+        run([{"messages": [ASK, REPLY, ASK]}, {"messages": [REPLY]}], bad_rows)
     assert [finding.code for finding in caught.value.findings] == ["D006", "D008", "D002"]
-    assert caught.value.what.startswith("D006 x.jsonl: 1 rows have no messages")
+    assert caught.value.what.startswith("D006 x.jsonl: 1 rows have no message before the answer")
     assert caught.value.findings[-1].what == "The file has no rows that can be trained on."
 
 

@@ -12,6 +12,7 @@ import pytest
 from tunesmith.data.report import inspect
 from tunesmith.errors import UsageError
 from tunesmith.files import sha256
+from tunesmith.recipe.schema import Mapping
 from tunesmith.records import DataReport
 from tunesmith.rules import FindingsError
 
@@ -28,6 +29,12 @@ class Characters:
         if any("z" in row["prompt"] for row in rows):
             raise RuntimeError("no z here")
         return [len(row["prompt"]) for row in rows], [len(row["prompt"] + row["completion"]) for row in rows]
+
+    def render(self, messages: list[dict[str, Any]], **options: Any) -> str:
+        return "".join(message["content"] for message in messages) + "<s>"
+
+    def stop_tokens(self) -> list[str]:
+        return ["<s>"]
 
     def left_out(self, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
         counts = {"tools": sum("tools" in row for row in rows)}
@@ -49,7 +56,10 @@ def test_a_clean_file(tmp_path: Path) -> None:
     assert (report.source, report.sha256, report.bytes) == (str(path), sha256(path), path.stat().st_size)
     assert (report.rows, report.rows_invalid, report.duplicates, report.model) == (4, 0, 0, "m")
     assert report.layout == "prompt-completion"
-    assert [(verdict.method, verdict.status) for verdict in report.verdicts] == [("sft", "READY")]
+    assert [verdict.method for verdict in report.verdicts] == ["sft", "dpo", "grpo", "rloo", "kto", "reward", "clm"]
+    assert (report.verdicts[0].status, report.method, report.recommended) == ("READY", "sft", "sft")
+    assert [(share.layout, share.rows) for share in report.composition] == [("prompt-completion", 4)]
+    assert [(file.name, file.rows) for file in report.files] == [(str(path), 4)]
     assert [(column.name, column.type) for column in report.columns] == [
         ("prompt", "text"),
         ("completion", "text"),
@@ -58,6 +68,10 @@ def test_a_clean_file(tmp_path: Path) -> None:
     assert report.lengths is not None
     assert report.lengths.total.total == 4 * len("question 0answer")
     assert (report.findings, report.audit) == ([], None)
+    assert (report.histogram and sum(report.histogram.rows), report.max_length) == (4, 64)
+    assert report.packing is not None
+    assert report.tokens_per_epoch == 4 * len("answer")
+    assert report.quality is not None
 
 
 def test_the_report_can_be_saved_and_read_back(tmp_path: Path) -> None:
@@ -74,12 +88,59 @@ def test_bad_rows_are_reported_not_raised(tmp_path: Path) -> None:
     assert [finding.code for finding in inspect(path, bad_rows="drop").findings] == ["D014", "D009"]
 
 
-def test_an_unknown_layout_is_reported_not_raised(tmp_path: Path) -> None:
-    report = inspect(put(tmp_path, [{"question": "a", "answer": "b"}]))
-    assert (report.layout, report.rows, report.rows_invalid) == ("unknown", 0, 1)
-    assert report.verdicts[0].mapping == {"prompt": "question", "completion": "answer"}
+@pytest.mark.parametrize(
+    ("row", "layout"), [({"query": "a", "response": "b"}, "prompt-completion"), ({"x": "a", "y": "b"}, "unknown")]
+)
+def test_a_layout_that_cant_be_used_is_reported_not_raised(tmp_path: Path, row: dict[str, str], layout: str) -> None:
+    report = inspect(put(tmp_path, [row]))
+    assert (report.layout, report.rows, report.rows_invalid) == (layout, 0, 1)
     assert [finding.code for finding in report.findings] == ["D004"]
     assert [column.example for column in report.columns] == ["a", "b"]
+    if report.verdicts[0].status == "NEEDS MAPPING":
+        mapped = inspect(put(tmp_path, [row]), mapping=Mapping(**report.verdicts[0].mapping or {}))
+        assert (mapped.rows, mapped.verdicts[0].status) == (1, "READY")
+
+
+def test_the_method_is_by_default_the_one_that_the_data_is_made_for(tmp_path: Path) -> None:
+    path = put(tmp_path, [{"prompt": f"p{n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(3)])
+    assert (inspect(path).method, inspect(path).rows) == ("dpo", 3)
+    forced = inspect(path, method="sft")
+    assert (forced.method, forced.rows, [finding.code for finding in forced.findings]) == ("sft", 0, ["D004"])
+
+
+def test_the_filter_keeps_only_its_rows(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{n}", "completion": f"a{n}", "label": n % 2 == 0} for n in range(6)]
+    report = inspect(put(tmp_path, rows), method="sft", keep={"label": True})
+    assert (report.rows, [finding.code for finding in report.findings]) == (3, ["D019"])
+
+
+def test_rows_that_cant_be_parsed_are_counted(tmp_path: Path) -> None:
+    path = put(tmp_path, GOOD)
+    path.write_text(path.read_text() + "{broken\n")
+    refused, dropped = inspect(path), inspect(path, bad_rows="drop")
+    assert (refused.rows, refused.rows_invalid) == (dropped.rows, dropped.rows_invalid) == (4, 1)
+    assert [finding.code for finding in refused.findings] == ["D001"]
+    assert [finding.code for finding in dropped.findings] == ["D014"]
+
+
+def test_several_files_are_one_report(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text(
+            "".join(json.dumps({**row, "prompt": f"{name} {row['id']}"}) + "\n" for row in GOOD)
+        )
+    report = inspect([str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")])
+    assert (report.rows, [file.rows for file in report.files], report.source) == (8, [4, 4], "2 files")
+    assert inspect(tmp_path).sha256 == report.sha256
+
+
+def test_d050_of_large_files_only_some_rows_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path, [{"prompt": f"question {n}", "completion": f"answer {n}"} for n in range(100)])
+    assert "D050" not in [finding.code for finding in inspect(path).findings]
+    monkeypatch.setattr("tunesmith.data.report._HELD", 100)
+    monkeypatch.setattr("tunesmith.data.report._EXAMINED", 40)
+    report = inspect(path)
+    assert [finding.code for finding in report.findings] == ["D050"]
+    assert (report.rows, report.composition[0].rows) == (34, 100)
 
 
 def test_no_usable_row_is_reported_not_raised(tmp_path: Path) -> None:
@@ -118,7 +179,8 @@ def test_rows_are_laid_out_as_the_models_template_allows(tmp_path: Path) -> None
     texts = inspect(put(tmp_path, GOOD), light=Chat())
     assert texts.lengths is not None
     assert texts.lengths.total.max == 2  # messages
-    turns = [{"role": role, "content": "a"} for role in ("user", "assistant", "user", "assistant")]
+    roles = ("user", "assistant", "user", "assistant")
+    turns = [{"role": role, "content": f"{role} {number}"} for number, role in enumerate(roles)]
     talks = put(tmp_path, [{"messages": turns}])
     assert [finding.code for finding in inspect(talks, light=Chat()).findings] == ["D015"]
     assert inspect(talks).findings == []
@@ -126,7 +188,7 @@ def test_rows_are_laid_out_as_the_models_template_allows(tmp_path: Path) -> None
 
 def test_t011_and_t013_what_the_template_does_to_conversations(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "a <s>"}, {"role": "assistant", "content": "b"}]
-    clean = {"messages": [{**turn, "content": "c"} for turn in turns]}
+    clean = {"messages": [{**turn, "content": turn["role"]} for turn in turns]}
     path = put(tmp_path, [{"messages": turns, "tools": [{"name": "f"}]}, clean])
     found = {finding.code: finding for finding in inspect(path, light=Chat()).findings}
     assert found.keys() == {"T011", "T013"}
@@ -146,6 +208,9 @@ def test_texts_may_hold_special_tokens(tmp_path: Path) -> None:
 def test_progress_is_reported(tmp_path: Path) -> None:
     heard: list[tuple[str, int, int | None]] = []
     inspect(put(tmp_path, GOOD), progress=lambda *told: heard.append(told))
+    assert heard == [("Reading", 0, None), ("Counting tokens", 0, 4), ("Examining", 0, 4)]
+    heard.clear()
+    assert inspect(put(tmp_path, GOOD), quality=False, progress=lambda *told: heard.append(told)).quality is None
     assert heard == [("Reading", 0, None), ("Counting tokens", 0, 4)]
 
 
@@ -154,7 +219,7 @@ def test_nothing_heavy_is_imported_on_the_way_to_a_plan(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tunesmith.data import report, split, tokens; "
         f"report.inspect(Path({str(path)!r})); "
-        "heavy = ('torch', 'transformers', 'datasets', 'pyarrow', 'numpy', 'trl'); "
+        "heavy = ('torch', 'transformers', 'datasets', 'duckdb', 'trl', 'scipy', 'tiktoken'); "
         "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

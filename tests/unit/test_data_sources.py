@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data import json_text, tables
-from tunesmith.data.sources import read
+from tunesmith.data.rows import Numbered
+from tunesmith.data.sources import json_text, read, tables
 from tunesmith.errors import UsageError
 from tunesmith.files import sha256
-from tunesmith.rules import FindingsError
+from tunesmith.rules import FindingsError, refuse_errors
 
 ROWS = [{"prompt": "a, b", "completion": "one\ntwo"}, {"prompt": 'say "hi"', "completion": "naïve ☕"}]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -30,6 +30,10 @@ def table(rows: list[dict[str, str]], delimiter: str) -> str:
     return out.getvalue()
 
 
+def read_table(text: str, delimiter: str) -> list[dict[str, object] | None]:
+    return [row for _, row, *_ in tables.read_table(io.BytesIO(text.encode()), "x", delimiter)]
+
+
 def lines(rows: list[object]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
@@ -42,7 +46,7 @@ def put(folder: Path, name: str, content: str | bytes) -> Path:
 
 def refusal(path: Path) -> FindingsError:
     with pytest.raises(FindingsError) as caught:
-        read(path)
+        refuse_errors(filter(None, [read(path).unparsed()]))
     return caught.value
 
 
@@ -82,7 +86,8 @@ def test_parquet_under_any_name(tmp_path: Path) -> None:
 def test_the_fingerprint_is_of_the_files_bytes(tmp_path: Path) -> None:
     path = put(tmp_path, "a.jsonl", "\ufeff" + lines(ROWS))
     raw = read(path)
-    assert (raw.sha256, raw.bytes, raw.path) == (sha256(path), path.stat().st_size, path)
+    assert (raw.sha256, raw.bytes, raw.name) == (sha256(path), path.stat().st_size, "a.jsonl")
+    assert [(file.name, file.rows) for file in raw.files] == [(str(path), 2)]
 
 
 def test_bare_arrays_of_messages_become_rows(tmp_path: Path) -> None:
@@ -144,14 +149,13 @@ def test_line_separators_inside_strings_are_text(tmp_path: Path) -> None:
 def test_json_lines_round_trip(rows: list[dict[str, object]]) -> None:
     for ascii_only in (True, False):
         text = "\n\n".join(json.dumps(row, ensure_ascii=ascii_only) for row in rows)
-        parsed = json_text.parse_lines(text, "x")
-        assert parsed.rows == rows
-        assert parsed.places == [1 + 2 * index for index in range(len(rows))]
+        parsed = list(json_text.read_lines(text.encode().splitlines(keepends=True), "x", json_text.Reader()))
+        assert parsed == [Numbered(1 + 2 * index, row) for index, row in enumerate(rows)]
 
 
 @given(st.lists(st.fixed_dictionaries({"a": CELL, "b": CELL}), min_size=1), st.sampled_from(",\t;|"))
 def test_tables_round_trip(rows: list[dict[str, str]], delimiter: str) -> None:
-    assert tables.parse_delimited(table(rows, delimiter), "x", delimiter).rows == rows
+    assert read_table(table(rows, delimiter), delimiter) == rows
 
 
 @given(st.lists(st.fixed_dictionaries({"a": CELL, "b": CELL, "c": CELL}), min_size=2), st.sampled_from(",\t;|"))
@@ -159,13 +163,13 @@ def test_whatever_is_found_as_delimiter_cuts_the_header_evenly(rows: list[dict[s
     text = table(rows, delimiter)
     found = tables.find_delimiter(text)
     assert found is not None
-    assert len(tables.parse_delimited(text, "x", found).rows) == len(rows)
+    assert len(read_table(text, found)) == len(rows)
 
 
 def test_a_missing_file_and_a_folder_are_usage_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="isn't there"):
         read(tmp_path / "no.jsonl")
-    with pytest.raises(UsageError, match="is a folder"):
+    with pytest.raises(UsageError, match="is a folder without files"):
         read(tmp_path)
 
 
@@ -183,17 +187,13 @@ def test_d002_no_rows_in_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (lines(ROWS).encode("utf-16"), "UTF-16"),
-        (lines(ROWS).encode("utf-32"), "UTF-32"),
         (lines(ROWS).encode("utf-16-le"), "UTF-16LE"),
         (lines(ROWS).encode("utf-16-be"), "UTF-16BE"),
         (b'{"text": "ok"}\n{"text": "caf\xe9"}\n', "Line 2 isn't UTF-8 (byte 0xe9)"),
         (b'\xef\xbb\xbf{"text": "ok"}\n{"text": "caf\xe9"}\n', "Line 2 isn't UTF-8 (byte 0xe9)"),
-        (b'{"text": "ok"}\n{"text": "a\0b"}\n' + b"x" * 100, "a zero byte stands in line 2"),
+        (b"a,b\n1,2\0" + b"x" * 100, "a zero byte stands in line 2"),
         (bytes(range(256)) * 20, "binary"),
-        (b"\x1f\x8b\x08\0\0\0", "gzip"),
-        (b"PK\x03\x04rest", "zip"),
-        (b"Once upon a time\nthere was a text.\n", "neither JSON, JSONL, CSV, TSV nor Parquet"),
+        (b"Once upon a time\nthere was a text.\n", "neither JSON, JSONL, CSV, TSV, Parquet nor a text file"),
     ],
 )
 def test_d003_not_readable_as_text(tmp_path: Path, content: bytes, said: str) -> None:
@@ -203,7 +203,7 @@ def test_d003_not_readable_as_text(tmp_path: Path, content: bytes, said: str) ->
 
 
 def test_d003_says_how_to_recode(tmp_path: Path) -> None:
-    assert "iconv -f UTF-16 -t UTF-8" in refusal(put(tmp_path, "a.jsonl", lines(ROWS).encode("utf-16"))).fix
+    assert "iconv -f UTF-16LE -t UTF-8" in refusal(put(tmp_path, "a.jsonl", lines(ROWS).encode("utf-16-le"))).fix
 
 
 @pytest.mark.parametrize(
@@ -224,8 +224,12 @@ def test_d003_says_how_to_recode(tmp_path: Path) -> None:
             '[\n {"a": 1},\n {"a": 2',
             "In line 3: Expecting ',' delimiter, column 9; the file seems to be cut off",
         ),
-        ("a.json", "[" * 100_000, "recursion"),
-        ("a.csv", "a,b\n1,2\n1,2,3\n4\n5,6\n", "In line 3: 3 fields, where the header has 2 (also wrong: lines 4)."),
+        ("a.json", "[" * 100_000, "nested deeper than 100 levels"),
+        (
+            "a.csv",
+            "a,b\n1,2\n1,2,3\n4\n5,6\n",
+            "2 lines can't be parsed, the first is line 3: 3 fields, where the header has 2.",
+        ),
         ("a.csv", "a,a\n1,2\n", "In line 1: the header must give every column a name of its own."),
         ("a.csv", "a,\n1,2\n", "In line 1: the header must give every column a name of its own."),
         ("a.csv", 'a,b\n1,"never closed\n2,3\n', "In line 2: unexpected end of data"),

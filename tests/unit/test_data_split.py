@@ -7,13 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.split import overlap, prompt_of, split, split_findings
+from tunesmith.data.split import held_out, overlap, prompt_of, split_findings
 
 Rows = list[dict[str, Any]]
 
 
 def rows_of(prompts: list[int]) -> Rows:
     return [{"prompt": f"p{prompt}", "completion": f"c{index}"} for index, prompt in enumerate(prompts)]
+
+
+def divide(rows: Rows, fraction: float, seed: int, most: int = 500) -> tuple[Rows, Rows]:
+    """The rows to train on and those held out."""
+    held = held_out(rows, fraction, seed, most)
+    return [row for index, row in enumerate(rows) if index not in held], [rows[index] for index in sorted(held)]
 
 
 ROWS = st.lists(st.integers(0, 12), min_size=1, max_size=60).map(rows_of)
@@ -25,7 +31,7 @@ SEEDS = st.integers(0, 2**32)
 def test_a_split_parts_the_rows_and_keeps_equal_prompts_together(
     rows: Rows, fraction: float, seed: int, most: int
 ) -> None:
-    train, held = split(rows, fraction, seed, most)
+    train, held = divide(rows, fraction, seed, most)
     assert sorted(row["completion"] for row in train + held) == sorted(row["completion"] for row in rows)
     assert overlap(train, held) == 0
     assert train
@@ -39,33 +45,33 @@ def test_a_split_parts_the_rows_and_keeps_equal_prompts_together(
 @given(ROWS, FRACTIONS, SEEDS)
 def test_the_order_of_rows_doesnt_matter(rows: Rows, fraction: float, seed: int) -> None:
     mixed = random.Random(seed).sample(rows, len(rows))
-    held, again = split(rows, fraction, seed)[1], split(mixed, fraction, seed)[1]
+    held, again = divide(rows, fraction, seed)[1], divide(mixed, fraction, seed)[1]
     assert {row["prompt"] for row in held} == {row["prompt"] for row in again}
 
 
 @given(st.integers(2, 300), st.floats(0.01, 0.5), SEEDS, st.integers(1, 40))
 def test_with_distinct_prompts_the_fraction_is_met_exactly(count: int, fraction: float, seed: int, most: int) -> None:
-    _, held = split(rows_of(list(range(count))), fraction, seed, most)
+    _, held = divide(rows_of(list(range(count))), fraction, seed, most)
     assert len(held) == min(max(1, round(fraction * count)), most, count - 1)
 
 
 def test_the_seed_decides_which_rows() -> None:
     rows = rows_of(list(range(200)))
-    assert split(rows, 0.1, 1) == split(rows, 0.1, 1)
-    assert split(rows, 0.1, 1) != split(rows, 0.1, 2)
+    assert divide(rows, 0.1, 1) == divide(rows, 0.1, 1)
+    assert divide(rows, 0.1, 1) != divide(rows, 0.1, 2)
 
 
 def test_at_most_500_rows_unless_told() -> None:
-    assert len(split(rows_of(list(range(2000))), 0.5, 0)[1]) == 500
+    assert len(divide(rows_of(list(range(2000))), 0.5, 0)[1]) == 500
 
 
 def test_nothing_is_held_out_when_all_prompts_are_equal_or_none_is_wanted() -> None:
-    assert split(rows_of([1, 1, 1]), 0.5, 0)[1] == []
-    assert split(rows_of([1, 2, 3]), 0, 0)[1] == []
+    assert divide(rows_of([1, 1, 1]), 0.5, 0)[1] == []
+    assert divide(rows_of([1, 2, 3]), 0, 0)[1] == []
 
 
 def test_when_every_prompt_is_frequent_the_rarest_is_held_out() -> None:
-    _, held = split(rows_of([1] * 10 + [2] * 5 + [3] * 8), 0.05, 0)
+    _, held = divide(rows_of([1] * 10 + [2] * 5 + [3] * 8), 0.05, 0)
     assert {row["prompt"] for row in held} == {"p2"}
 
 
@@ -86,7 +92,7 @@ def test_d010_prompts_on_both_sides() -> None:
 
 
 def test_d010_is_silent_on_a_split_of_its_own() -> None:
-    assert split_findings(*split(rows_of(list(range(4000))), 0.1, 0), "eval") == []
+    assert split_findings(*divide(rows_of(list(range(4000))), 0.1, 0), "eval") == []
 
 
 @pytest.mark.parametrize(("rows", "resolution"), [(3, 100), (50, 12), (99, 7), (100, None), (0, None)])

@@ -1,12 +1,15 @@
 """Token lengths, counting labels, and the findings of the audit."""
 
+import functools
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tunesmith.data.counts import Counted
 from tunesmith.data.labels import LabelColumns
 from tunesmith.data.tokens import (
     audit_findings,
@@ -18,7 +21,7 @@ from tunesmith.data.tokens import (
     refused_rows,
 )
 from tunesmith.data.trl_preparation import as_dataset
-from tunesmith.records import LabelAudit
+from tunesmith.records import Cutting, LabelAudit, PairAudit
 
 EOS, BOS = 2, 1
 
@@ -139,6 +142,82 @@ def test_columns_count_as_loops_do(tokens: list[list[tuple[int, bool]]], random:
     assert columns.leading(BOS) == {number: leading.count(number) for number in set(leading)}
 
 
+def columns_of(tokens: list[list[tuple[int, bool]]]) -> LabelColumns:
+    ids = [token for row in tokens for token, _ in row]
+    trained = [on for row in tokens for _, on in row]
+    starts = np.cumsum([0, *map(len, tokens)])
+    return LabelColumns(np.array(ids, dtype=np.int64), np.array(trained, dtype=bool), starts)
+
+
+@given(st.lists(st.lists(TOKENS, min_size=3, max_size=3), min_size=1, max_size=2), st.integers(1, 7), st.booleans())
+def test_what_cutting_loses_is_counted_as_loops_do(sides: Any, limit: int, from_end: bool) -> None:
+    counted = Counted([columns_of(side) for side in sides], Words(), [EOS])  # type: ignore[arg-type]
+    kept = [[row[-limit:] if from_end else row[:limit] for row in side] for side in sides]
+
+    def trained(row: list[tuple[int, bool]], *only: int) -> int:
+        return sum(on and (not only or token in only) for token, on in row)
+
+    def rows(loses: Any) -> int:
+        pairs = zip(zip(*sides, strict=True), zip(*kept, strict=True), strict=True)
+        return sum(any(loses(a, b) for a, b in zip(whole, left, strict=True)) for whole, left in pairs)
+
+    gone = rows(lambda a, b: trained(a) > 0 == trained(b))
+    lost = counted.cutting(limit, from_end=from_end)
+    assert lost == Cutting(
+        end="beginning" if from_end else "end",
+        tokens=sum(len(row) for side in sides for row in side) - sum(len(row) for side in kept for row in side),
+        answer_tokens=sum(trained(row) for side in sides for row in side)
+        - sum(trained(row) for side in kept for row in side),
+        answers_gone=gone,
+        answers_cut=sum(
+            any(trained(a) > trained(b) for a, b in zip(whole, left, strict=True))
+            and not any(trained(a) > 0 == trained(b) for a, b in zip(whole, left, strict=True))
+            for whole, left in zip(zip(*sides, strict=True), zip(*kept, strict=True), strict=True)
+        ),
+        stops_gone=rows(lambda a, b: trained(a, EOS) > 0 == trained(b, EOS)),
+    )
+
+
+@given(st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=6))
+def test_sides_are_compared_and_joined(rows: list[Any]) -> None:
+    one, other = (columns_of(list(side)) for side in zip(*rows, strict=True))
+    same = [[token for token, _ in a] == [token for token, _ in b] for a, b in rows]
+    assert one.same_as(other).tolist() == same
+    joined = LabelColumns.joined([one, other])
+    assert joined.lengths.tolist() == [*one.lengths.tolist(), *other.lengths.tolist()]
+    assert joined.ids.tolist() == [*one.ids.tolist(), *other.ids.tolist()]
+    assert joined.trained.tolist() == [*one.trained.tolist(), *other.trained.tolist()]
+
+
+def test_the_preview_shows_the_rows_worth_a_look() -> None:
+    rows = [[5, EOS], [6, EOS], [7], [8, 8, 8, EOS], [9, EOS]]
+    counted = Counted([columns_of([[(token, True) for token in row] for row in rows])], Words(), [EOS])  # type: ignore[arg-type]
+    cut = np.array([False, True, True, False, False])
+    places = ["a:1", "a:2", "b:1", "b:2", "b:3"]
+
+    def shown(most: int, cut: Any) -> list[tuple[Any, str]]:
+        return [(row.row, row.why) for row in counted.preview(most, places, cut)]
+
+    worth = [
+        ("a:1", "the first row"),
+        ("a:2", "cut at max_length"),
+        ("b:1", "trains no stop token"),
+        ("b:2", "the longest row"),
+    ]
+    assert shown(9, cut) == [*worth, ("b:3", "")]
+    assert shown(4, cut) == worth
+    assert shown(2, cut) == worth[:2]
+    assert shown(3, None) == [worth[0], *worth[2:]]
+    assert shown(0, cut) == []
+
+
+def test_long_texts_are_shortened_in_the_preview() -> None:
+    many = count([[5] * 3000], [[5] * 3000])
+    (span,) = many.preview[0].spans
+    assert (span.tokens, len(span.text)) == (3000, 2003)
+    assert " … " in span.text
+
+
 def test_packed_rows_are_taken_apart() -> None:
     packed = Dataset.from_dict(
         {"input_ids": [[5, EOS, 6], [7, 8]], "labels": [[5, EOS, 6], [7, 8]], "seq_lengths": [[2, 1], [2]]}
@@ -176,14 +255,65 @@ def test_t002_advises_no_max_length_beyond_the_context(context: int | None, rais
     assert ("context is 1999 tokens: shorten" in finding.fix) != raised
 
 
+def test_t002_what_is_lost() -> None:
+    lost: dict[str, Any] = {
+        "end": "end",
+        "tokens": 90,
+        "answer_tokens": 44,
+        "answers_cut": 3,
+        "answers_gone": 2,
+        "stops_gone": 5,
+    }
+    (finding,) = audit_findings(audit_of(rows_cut=5, trained_tokens=396, cutting=Cutting(**lost)), "x")
+    assert finding.what == (
+        "5 of 100 rows are longer than max_length 1024 and lose their end. 44 tokens to train on (10.0%) are lost: "
+        "2 lose their whole answer, 3 lose a part of it, 5 lose their stop token."
+    )
+    few = Cutting(**(lost | {"end": "beginning", "answers_gone": 0, "stops_gone": 0}))
+    assert found(audit_of(rows_cut=5, trained_tokens=396, cutting=few))["T002"][1].endswith(
+        "and lose their beginning. 44 tokens to train on (10.0%) are lost: 3 lose a part of their answer."
+    )
+    prompts = Cutting(**(lost | {"answer_tokens": 0, "answers_cut": 0, "answers_gone": 0, "stops_gone": 0}))
+    assert found(audit_of(rows_cut=5, cutting=prompts))["T002"][1].endswith("and lose their end.")
+
+
 def test_t003_rows_without_a_trained_token() -> None:
     assert found(audit_of(rows_kept=90))["T003"] == (
-        "error",
+        "warning",
         "10 of 100 rows have no trained token left and are dropped by the trainer.",
     )
+    assert found(audit_of(rows_kept=50))["T003"][0] == "warning"
+    assert found(audit_of(rows_kept=49))["T003"][0] == "error"
     packed = found(audit_of(rows_kept=95, rows_untrained=4, rows_without_stop=4))
     assert packed.keys() == {"T003"}
     assert packed["T003"][1].startswith("9 of 100")
+
+
+def test_t003_rows_too_long_to_score() -> None:
+    scored = audit_of(method="reward", loss_on="score", rows_kept=90)
+    assert found(scored) == {
+        "T003": ("warning", "10 of 100 rows are longer than max_length 1024 and are dropped by the trainer.")
+    }
+    (finding,) = audit_findings(scored, "x", context=1999)
+    assert "context is 1999 tokens" in finding.fix
+
+
+def test_t019_equal_pairs() -> None:
+    sides = {
+        "prompt_tokens": 1,
+        "chosen_tokens": 2,
+        "rejected_tokens": 2,
+        "chosen_without_stop": 0,
+        "rejected_without_stop": 9,
+    }
+    of = functools.partial(audit_of, layout="preference", method="dpo")
+    assert found(of(pairs=PairAudit(equal=0, **sides))) == {}
+    what = "In 3 of 100 pairs, chosen and rejected are the same after tokenising"
+    assert found(of(pairs=PairAudit(equal=3, **sides))) == {"T019": ("warning", f"{what}.")}
+    cut = found(of(pairs=PairAudit(equal=3, **sides), rows_cut=5))
+    assert cut["T019"] == ("warning", f"{what} and cutting at 1024.")
+    assert found(of(pairs=PairAudit(equal=50, **sides)))["T019"][0] == "warning"
+    assert found(of(pairs=PairAudit(equal=51, **sides)))["T019"][0] == "error"
 
 
 def test_t004_more_than_one_bos() -> None:

@@ -169,6 +169,59 @@ def test_parts_that_the_template_leaves_out_are_counted(folder: Path, part: str)
     assert LightTokenizer(folder).left_out(rows) == {}
 
 
+def test_prompts_that_are_rendered_otherwise_alone(folder: Path) -> None:
+    rows = [{"prompt": [ASK], "completion": TALK[1:]}, {"prompt": [ASK], "chosen": TALK[1:], "rejected": TALK[1:]}]
+    assert LightTokenizer(folder).changed_prompts(rows) == 0
+    header = "{% if add_generation_prompt %}<think>{% endif %}"
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}" + header)
+    assert LightTokenizer(folder).changed_prompts(rows) == 2
+
+
+def test_stop_tokens_are_eos_and_those_of_the_generation_config(folder: Path) -> None:
+    assert LightTokenizer(folder).stop_tokens() == ["<|im_end|>"]
+    (folder / "config.json").write_text('{"eos_token_id": 0}')
+    (first,) = set(LightTokenizer(folder).stop_tokens()) - {"<|im_end|>"}
+    (folder / "generation_config.json").write_text('{"eos_token_id": [1, 2, 99999]}')
+    light = LightTokenizer(folder)
+    assert light.stop_tokens()[0] == "<|im_end|>"
+    assert set(light.stop_tokens()) <= light.special_tokens()
+    assert first not in light.stop_tokens()
+    settings(folder, eos_token=None)
+    assert "<|im_end|>" in LightTokenizer(folder).stop_tokens()
+
+
+def test_marked_renders_with_trl_s_copy(folder: Path) -> None:
+    from importlib.util import find_spec
+
+    spec = find_spec("trl")
+    assert spec is not None
+    templates = Path(str(spec.origin)).parent / "chat_templates"
+    shutil.copy(templates / "qwen3.jinja", folder / "chat_template.jinja")
+    light = LightTokenizer(folder)
+    earlier = [*TALK, ASK, {**TALK[1], "content": "<think>\nhm\n</think>\n\nbye"}]
+    assert light.has_generation_marks
+    assert light.render(earlier).count("<think>") == 1
+    assert light.render(earlier, marked=True).count("<think>") == 2  # its copy thinks in every answer
+    (conversation,) = light.encode_rows([{"messages": earlier}], "messages")[1]
+    (split,) = light.encode_rows([{"prompt": earlier[:-1], "completion": earlier[-1:]}], "prompt-completion")[1]
+    assert conversation > split
+
+
+def test_pairs_count_their_longer_side(folder: Path) -> None:
+    light = LightTokenizer(folder)
+    long = [{**TALK[1], "content": "hi " * 9}]
+    rows = [
+        {"prompt": [ASK], "chosen": TALK[1:], "rejected": long},
+        {"prompt": [ASK], "chosen": long, "rejected": TALK[1:]},
+    ]
+    alone = light.encode_rows([{"prompt": [ASK], "completion": long}], "prompt-completion")
+    prompts, totals = light.encode_rows(rows, "preference")
+    assert (prompts, totals) == ((alone[0] or []) * 2, alone[1] * 2)
+    texts = [{"prompt": "hello ", "chosen": "hi", "rejected": "hi " * 9}]
+    both = light.encode_rows([{"prompt": "hello ", "completion": "hi " * 9}], "prompt-completion")
+    assert light.encode_rows(texts, "preference") == both
+
+
 def test_reasoning_goes_by_several_names(folder: Path) -> None:
     thoughts = [{"thinking": "hm"}, {"reasoning": "hm"}, {"reasoning_content": "hm", "thinking": "hm"}]
     rows = [{"messages": [ASK, {**TALK[1], **thought}]} for thought in thoughts]

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from tunesmith.cli.data_views import show_audit, show_data
 from tunesmith.cli.output import Output, harmless, one_line, safe
-from tunesmith.cli.views import show_audit, show_data
 from tunesmith.errors import UsageError
 from tunesmith.records import Column, DataReport, Event, LabelAudit, PreviewRow, Span, Verdict
 from tunesmith.rules import finding
@@ -117,8 +117,8 @@ def test_the_fragment_for_the_recipe_is_yaml(capsys: pytest.CaptureFixture[str])
     import yaml
 
     show_data(Output(), report("the: question, [x]"))
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("data: "))
-    assert yaml.safe_load(line) == {"data": {"mapping": {"prompt": "the: question, [x]"}}}
+    shown = capsys.readouterr().out.partition("In the recipe, for sft:\n")[2].partition("\n\n")[0]
+    assert yaml.safe_load(shown) == {"data": {"mapping": {"prompt": "the: question, [x]"}}}
 
 
 def test_without_colour_signs_tell_what_is_trained(

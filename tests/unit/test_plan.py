@@ -204,7 +204,8 @@ def test_the_longest_row_decides_the_length() -> None:
 
 def test_a_model_that_says_nothing_of_its_context() -> None:
     silent = small_facts().model_copy(update={"context": 0})
-    assert make_plan(make_recipe(chat_rows(20, words=3000)), model=silent).training["max_length"] == 1024
+    rows = [{**row, "completion": [{"role": "assistant", "content": "word " * 1100}]} for row in chat_rows(20)]
+    assert make_plan(make_recipe(rows), model=silent).training["max_length"] == 1024
 
 
 def test_rows_of_very_different_length_are_grouped() -> None:
@@ -296,8 +297,10 @@ def test_tokens_per_step() -> None:
     plan = make_plan(make_recipe())
     assert plan.train.tokens is not None
     assert plan.tokens_per_step == round(16 * plan.train.tokens / plan.train.rows)
-    cut = make_plan(make_recipe(training={"max_length": 8, "gradient_accumulation_steps": 2}))
-    assert cut.tokens_per_step == 32 * 8
+    assert plan.train.longest is not None
+    limit = plan.train.longest - 5
+    cut = make_plan(make_recipe(training={"max_length": limit, "gradient_accumulation_steps": 2}))
+    assert cut.tokens_per_step == round(32 * min(plan.train.tokens / plan.train.rows, limit))
 
 
 def test_a_plan_keeps_its_recipe(tmp_path: Path) -> None:

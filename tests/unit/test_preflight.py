@@ -186,9 +186,15 @@ def test_p012_a_tracker_that_is_not_installed() -> None:
 def test_t003_prompts_that_fill_the_whole_length() -> None:
     long = [{"prompt": [{"role": "user", "content": "order " * 3000}], "completion": chat_rows(1)[0]["completion"]}]
     plan = make_plan(make_recipe(chat_rows(100) + long, data={"eval": 0}))
-    assert found(plan, "T003").what.startswith("1 of 101 rows")
-    assert "The model's context is 2048 tokens" in found(plan, "T002").fix
+    assert (found(plan, "T003").severity, plan.train.rows) == ("warning", 100)
+    assert found(plan, "T003").what.startswith("1 of 101 rows have a prompt that fills the model's context of 2,048")
     assert "T003" not in codes(make_plan(make_recipe()))
+
+
+def test_t002_says_when_the_context_is_the_limit() -> None:
+    answer = [{"role": "assistant", "content": "order " * 3000}]
+    plan = make_plan(make_recipe([*chat_rows(100), {**chat_rows(1)[0], "completion": answer}], data={"eval": 0}))
+    assert "The model's context is 2048 tokens" in found(plan, "T002").fix
 
 
 def test_the_best_checkpoint_is_not_chosen() -> None:

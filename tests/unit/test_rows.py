@@ -221,3 +221,19 @@ def test_t010_a_prompt_that_is_rendered_otherwise_alone() -> None:
     assert one.severity == "warning"
     assert "In 200 of 200 rows" in one.what
     assert "T010" not in [found.code for found in make_plan(make_recipe()).findings]
+
+
+def test_t003_rows_whose_prompt_fills_the_context_are_left_out() -> None:
+    rows = chat_rows(40)
+    rows[3]["prompt"][0]["content"] += " word" * 500
+    kept = gather_rows(make_recipe(rows), LightTokenizer(SMALL), 128)
+    assert len(kept.train) + len(kept.eval) == 39
+    left = next(found for found in kept.findings if found.code == "T003")
+    assert left.severity == "warning"
+    assert left.what == "1 of 40 rows have a prompt that fills the model's context of 128 tokens; they are left out."
+    whole = gather_rows(make_recipe(rows), LightTokenizer(SMALL))
+    assert (len(whole.train) + len(whole.eval), codes(whole)) == (40, ["D011"])
+    with pytest.raises(FindingsError, match="T003"):
+        gather_rows(make_recipe(rows, training={"max_length": 2}), LightTokenizer(SMALL), 128)
+    endless = gather_rows(make_recipe(rows, training={"max_length": None}), LightTokenizer(SMALL), 128)
+    assert len(endless.train) + len(endless.eval) == 40

@@ -20,12 +20,21 @@ from tunesmith.rules import (
     finding,
     look_up,
     plan,
+    quality,
     refuse_errors,
     tokens,
 )
 from tunesmith.rules import run as run_rules
 
-LETTERS = {"D": data, "T": tokens, "P": plan, "R": run_rules, "E": evaluation, "X": export}
+LETTERS = [
+    ("D", data),
+    ("D", quality),
+    ("T", tokens),
+    ("P", plan),
+    ("R", run_rules),
+    ("E", evaluation),
+    ("X", export),
+]
 TESTS = Path(__file__).parents[1]
 SOURCE = Path(tunesmith.__file__).parent
 
@@ -35,9 +44,9 @@ def found(code: str, severity: str) -> Finding:
 
 
 def test_codes_are_well_formed_unique_and_stand_in_their_letter_s_file() -> None:
-    codes = [rule.code for letter in LETTERS.values() for rule in letter.RULES]
+    codes = [rule.code for _, module in LETTERS for rule in module.RULES]
     assert len(codes) == len(set(codes)) == len(RULES)
-    for letter, module in LETTERS.items():
+    for letter, module in LETTERS:
         numbers = [rule.code for rule in module.RULES]
         assert all(re.fullmatch(rf"{letter}\d{{3}}", code) for code in numbers)
         assert numbers == sorted(numbers)

@@ -19,10 +19,10 @@ from ..errors import TunesmithError, UsageError
 VERBS = {
     "demo": ("tunesmith.cli.demo", "run the whole chain on the built-in model and task"),
     "tune": ("tunesmith.cli.tune", "the whole chain on your data: plan, train, evaluate, export, receipt"),
+    "prepare": ("tunesmith.cli.prepare", "make a dataset of raw rows: map, filter, deduplicate, split"),
     "init": ("tunesmith.cli.init", "write a commented recipe for a data file and a model"),
     "inspect": ("tunesmith.cli.inspect", "what the data is, and what of it would be trained on"),
     "plan": ("tunesmith.cli.plan", "resolve a recipe: every value with its reason, and findings"),
-    "prepare": ("tunesmith.cli.prepare", "write a run folder: plan and rows, ready to train"),
     "train": ("tunesmith.cli.train", "train a recipe"),
     "resume": ("tunesmith.cli.resume", "continue a stopped or killed run from its last complete checkpoint"),
     "runs": ("tunesmith.cli.runs", "list, show, stop runs, and read their logs"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from ..errors import UsageError
 from ..recipe import Recipe, build_recipe, load_recipe
 from ..recipe.load import RecipeLoader, parse
-from ..recipe.schema import Mapping
+from ..recipe.schema import Mapping, Method, Source
 from ..records import Finding
 
 _PATHS = {"data.train", "data.eval", "data.test", "chat_template"}
@@ -36,6 +36,61 @@ def role_and_column(text: str) -> tuple[str, str]:
     if not equals or role not in Mapping.model_fields:
         raise argparse.ArgumentTypeError(f"{text!r} isn't ROLE=COLUMN; roles are {', '.join(Mapping.model_fields)}")
     return role, column
+
+
+def column_and_value(text: str) -> tuple[str, Any]:
+    """COLUMN=VALUE, the value as YAML reads it: true, 1, text."""
+    column, equals, value = text.partition("=")
+    parsed = _value(value)
+    if not equals or not column or not isinstance(parsed, str | bool | int | float):
+        raise argparse.ArgumentTypeError(f"{text!r} isn't COLUMN=VALUE with a text, a number, true or false")
+    return column, parsed
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """DATA, and what says which rows of it are meant."""
+    parser.add_argument(
+        "data",
+        nargs="+",
+        metavar="DATA",
+        help="file, folder or glob (JSON, JSONL, CSV, TSV, Parquet, text; also packed), or a dataset on the Hub; "
+        "several are joined",
+    )
+    parser.add_argument("--config", help="configuration of a dataset on the Hub")
+    parser.add_argument("--split", help="split of a dataset on the Hub (default: train)")
+    parser.add_argument("--data-revision", metavar="REV", help="branch, tag or commit of a dataset on the Hub")
+    parser.add_argument("--rows", type=positive, metavar="N", help="read at most N rows of each DATA")
+
+
+def add_roles(parser: argparse.ArgumentParser, *, method: str | None = "sft") -> None:
+    """The method, which is `method` where none is given, and which columns and rows serve it."""
+    usual = method or "the one that the data is made for"
+    parser.add_argument(
+        "--method", choices=get_args(Method), default=method, help=f"training method (default: {usual})"
+    )
+    parser.add_argument(
+        "--mapping", nargs="+", type=role_and_column, metavar="ROLE=PATH", help="columns by role: prompt=question"
+    )
+    parser.add_argument(
+        "--filter", nargs="+", type=column_and_value, metavar="COLUMN=VALUE", help="only rows with these values"
+    )
+    parser.add_argument(
+        "--bad-rows", choices=("error", "drop"), default="error", help="refuse rows that can't be used, or drop them"
+    )
+
+
+def sources(arguments: argparse.Namespace) -> list[Source]:
+    """The sources that `add_source` gathered."""
+    return [
+        Source(
+            path=path,
+            config=arguments.config,
+            split=arguments.split,
+            revision=arguments.data_revision,
+            rows=arguments.rows,
+        )
+        for path in arguments.data
+    ]
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -35,13 +35,13 @@ def run(arguments: argparse.Namespace) -> int:
             why="A recipe is never overwritten unasked.",
             fix="Give --force, or another name with --recipe.",
         )
-    report = pipeline.inspect(Path(arguments.data), model=arguments.model, audit=False)
-    verdict = next(verdict for verdict in report.verdicts if verdict.method == "sft")
+    report = pipeline.inspect(arguments.data, method=arguments.method, model=arguments.model, audit=False)
+    verdict = next(verdict for verdict in report.verdicts if verdict.method == arguments.method)
     if verdict.status == "INCOMPATIBLE":
         raise UsageError(
-            f"{arguments.data} isn't made for sft.",
+            f"{arguments.data} isn't made for {arguments.method}.",
             why=verdict.reason,
-            fix="Give another file, or bring its rows into a layout of prompts and answers.",
+            fix=f"`tunesmith inspect {arguments.data}` says what it is made for; else give another file.",
         )
     text = recipe_text(
         data=arguments.data,
@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         method=arguments.method,
         test=arguments.test,
         mapping=verdict.mapping,
+        keep=verdict.filter,
         remark=f"{report.rows + report.rows_invalid:,} rows, {verdict.status}: {verdict.reason}",
         folder=arguments.recipe.resolve().parent,
     )
@@ -58,4 +59,4 @@ def run(arguments: argparse.Namespace) -> int:
     output.show(f"wrote {safe(arguments.recipe)}")
     output.findings(report.findings)
     output.next_step("plan", arguments.recipe)
-    return int(has_errors(report.findings) and not verdict.mapping)
+    return int(has_errors(report.findings) and not verdict.mapping and not verdict.filter)

@@ -15,6 +15,7 @@ from .output import Output
 SCHEMAS: dict[str, type[BaseModel]] = {
     "recipe": Recipe,
     "data-report": records.DataReport,
+    "preparation": records.Preparation,
     "plan": records.Plan,
     "run": records.RunRecord,
     "event": records.Event,

@@ -9,8 +9,9 @@ from .. import pipeline
 from ..recipe import Recipe
 from ..records import DataReport, Plan
 from .common import add_data_options, add_json, add_output, has_errors, recipe_from_options
+from .data_views import show_data
 from .output import Output, safe
-from .views import show_data, show_plan, show_receipt
+from .views import show_plan, show_receipt
 
 OVERRIDES = True
 
@@ -34,7 +35,7 @@ def tune(output: Output, recipe: Recipe, folder: Path | None) -> int:
     """The stages one after the other, each shown; exit code 1 when the receipt has findings of severity error."""
     folder = pipeline.prepare_run(recipe, folder)
     plan = Plan.load(folder)
-    show_data(output, DataReport.load(folder))
+    show_data(output, DataReport.load(folder), brief=True)
     show_plan(output, plan, brief=True)
     output.findings(plan.findings)
     output.say("The worker loads the libraries and the model.")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
-from ..records import Check, Comparison, DataReport, EvalReport, LabelAudit, Manifest, Plan, Receipt, RunRecord
+from ..records import Check, Comparison, EvalReport, Manifest, Plan, Receipt, RunRecord
 from .output import Output, safe
 
 _KEY_CHOICES = {
@@ -22,63 +20,6 @@ _KEY_CHOICES = {
     "save_steps",
     "eval_steps",
 }
-
-
-def show_data(output: Output, report: DataReport) -> None:
-    """A data report: what it is, verdicts, columns, lengths, and the label audit."""
-    usable = f", {report.rows:,} of them usable" if report.rows_invalid else ""
-    rows = report.rows + report.rows_invalid
-    output.show(f"[bold]{safe(report.source)}[/]  {rows:,} rows{usable}, layout {report.layout}\n")
-    output.table("Verdict", ("method", "status", "reason"), [(v.method, v.status, v.reason) for v in report.verdicts])
-    for verdict in report.verdicts:
-        if verdict.status == "NEEDS MAPPING" and verdict.mapping:
-            mapping = yaml.safe_dump(
-                {"mapping": verdict.mapping}, default_flow_style=True, allow_unicode=True, width=1000
-            )
-            output.show("In the recipe:")
-            output.show(f"data: {safe(mapping)}")
-    output.table(
-        "Columns",
-        ("name", "type", "nulls", "example"),
-        [(column.name, column.type, f"{column.nulls:,}", column.example) for column in report.columns],
-    )
-    if report.lengths is not None:
-        parts = (
-            ("prompt", report.lengths.prompt),
-            ("answer", report.lengths.completion),
-            ("whole row", report.lengths.total),
-        )
-        output.table(
-            f"Tokens under {report.model}",
-            ("", "median", "p95", "p99", "longest", "total"),
-            [(n, p.median, p.p95, p.p99, p.max, f"{p.total:,}") for n, p in parts if p is not None],
-        )
-    if report.audit is not None:
-        show_audit(output, report.audit)
-
-
-def show_audit(output: Output, audit: LabelAudit) -> None:
-    """What is really trained on, with the first rows' masks."""
-    with_stop = f"{audit.rows_kept - audit.rows_without_stop:,} of {audit.rows_kept:,}"
-    bos = ", ".join(f"{rows:,} rows with {count}" for count, rows in audit.bos_per_row.items())
-    output.table(
-        f"Label audit ({audit.prepared_by})",
-        ("", ""),
-        [
-            ("loss on", audit.loss_on),
-            ("tokens trained", f"{audit.trained_tokens:,} of {audit.tokens:,} ({audit.trained_percent:.1f}%)"),
-            ("rows that train a stop token", f"{with_stop} ({', '.join(audit.stop_tokens)})"),
-            (
-                "rows cut or dropped",
-                f"{audit.rows_cut:,} cut at {audit.max_length}, {audit.rows - audit.rows_kept:,} dropped",
-            ),
-            ("BOS tokens", bos),
-        ],
-    )
-    trained, masked = ("[black on green]{}[/]", "[dim]{}[/]") if output.coloured else ("{{+{}+}}", "{}")
-    for row in audit.preview:
-        spans = "".join((trained if span.trained else masked).format(safe(span.text)) for span in row.spans)
-        output.show(f"row {row.row}, {trained.format('trained')} and {masked.format('masked')}:\n{spans}\n")
 
 
 def show_plan(output: Output, plan: Plan, *, brief: bool = False) -> None:

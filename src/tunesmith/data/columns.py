@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..records import Column
-from .rows import Row, kind_of
-from .turns import is_chat, is_exchanges
+from .shape import Group
 
 _EXAMPLE = 60
 
@@ -20,14 +19,12 @@ class Profile:
     """One column over all rows.
 
     Attributes:
-        kinds: Kinds of its non-null values, in order of appearance, with their numbers.
-        first: The first non-null value.
-        chat: The first value that is a conversation, as a list of turns.
+        kinds: Kinds of its non-null values with their numbers of rows, the most frequent shape's first.
+        first: A non-null value.
     """
 
     kinds: dict[str, int] = field(default_factory=dict)
     first: Any = None
-    chat: list[Row] | None = None
 
     @property
     def values(self) -> int:
@@ -40,22 +37,19 @@ class Profile:
         return "mixed" if len(self.kinds) > 1 else next(iter(self.kinds), "null")
 
 
-def profile(rows: Sequence[Row]) -> dict[str, Profile]:
-    """The columns of all rows, in order of appearance."""
+def profile(groups: Iterable[Group]) -> dict[str, Profile]:
+    """The columns of the rows of all shapes, in the order of the examples."""
     profiles: dict[str, Profile] = {}
-    for row in rows:
-        for name, value in row.items():
-            column = profiles.get(name)
-            if column is None:
-                column = profiles[name] = Profile()
-            if value is None:
+    for group in groups:
+        kinds = {name: shape.kind for name, shape in group.shape.keys}
+        for name in dict.fromkeys([*group.example, *kinds]):
+            column = profiles.setdefault(name, Profile())
+            kind = kinds.get(name, "null")
+            if kind == "null":
                 continue
-            kind = kind_of(value)
             if not column.kinds:
-                column.first = value
-            column.kinds[kind] = column.kinds.get(kind, 0) + 1
-            if kind == "list" and column.chat is None and (is_chat(value) or is_exchanges(value)):
-                column.chat = value
+                column.first = group.example.get(name)
+            column.kinds[kind] = column.kinds.get(kind, 0) + group.rows
     return profiles
 
 

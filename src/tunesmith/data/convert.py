@@ -1,32 +1,60 @@
-"""Turning one raw row of a known layout into a layout of TRL's."""
+"""Turning one raw row of a known layout into the layout of TRL's that a method trains on."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from .formats import Detection
-from .rows import BadRowError, Row
-from .turns import read_messages, read_text
+from .formats.names import BAD, GOOD
+from .formats.sight import Sight
+from .formats.verdicts import is_made_of_messages, judge
+from .paths import value_of
+from .rows import BadRowError, Row, kind_of
+from .shape import as_text
+from .transcripts import is_transcript, split_functions
+from .turns import read_messages, read_text, read_tools
+
+Columns = dict[str, str]
 
 
-def reader(detection: Detection, *, conversational: bool) -> Callable[[Row], Row]:
-    """The function that turns one raw row into {"text"}, {"prompt", "completion"} or {"messages"}.
+def reader(detection: Detection, *, conversational: bool, method: str = "sft") -> Callable[[Row], Row]:
+    """The function that turns one raw row into a row in TRL's layout for `method`.
 
-    It raises BadRowError for a row that can't be trained on. `conversational` makes messages of prompts and completions
+    sft: {"messages"}, {"prompt", "completion"} or {"text"}; clm: {"text"}; dpo and reward: {"prompt", "chosen",
+    "rejected"}; kto: {"prompt", "completion", "label"}, or pairs, which TRL takes apart; grpo and rloo: {"prompt"} with
+    {"reference"} where there is one. With "tools" as JSON text where the data has them.
+
+    It raises BadRowError for a row that can't be trained on. `conversational` makes messages of prompts and answers
     that are texts; they become so anyway where some rows hold messages, or where a system message goes with them.
     """
-    columns = detection.columns
-    if detection.layout == "text":
-        return lambda row: {"text": _needed(row.get(columns["text"]), columns["text"])}
-    if detection.layout == "messages":
-        return lambda row: _with_tools(_from_messages(row, columns), row, columns)
-    if detection.layout == "alpaca":
-        return lambda row: _with_tools(_from_alpaca(row, columns), row, columns)
-    lists = any("list" in detection.profiles[columns[role]].kinds for role in ("prompt", "completion"))
-    chat = conversational or lists or "system" in columns
-    return lambda row: _with_tools(_from_pair(row, columns, chat), row, columns)
+    read = _READERS[method]
+    usable = {part.sight.key: part.sight for part in detection.parts[:1]}
+    usable |= {sight.key: sight for sight in other_layouts(detection, method)}
+    parts = [part for part in detection.parts if part.sight.key in usable]
+    chat = conversational or any(is_made_of_messages(part, detection.facts) for part in parts)
+
+    def read_row(row: Row) -> Row:
+        sight = detection.sight_of(row)
+        if sight.key not in usable:
+            raise BadRowError("D018", sight.layout, sight.layout)
+        if _get(row, sight.columns, "images"):
+            raise BadRowError("D013", sight.columns["images"], "images")
+        return read(row, sight.columns, chat)
+
+    return read_row
+
+
+def other_layouts(detection: Detection, method: str) -> list[Sight]:
+    """Layouts besides that of most rows which `method` can train on together with it."""
+    text = method == "sft" and "text" in detection.columns
+    others = [part for part in detection.parts[1:] if judge(method, part, detection.facts).status == "READY"]
+    return [part.sight for part in others if method != "sft" or text == ("text" in part.sight.columns)]
+
+
+def _get(row: Row, columns: Columns, role: str) -> Any:
+    return value_of(row, columns[role]) if role in columns else None
 
 
 def _needed(value: Any, field: str) -> str:
@@ -36,54 +64,91 @@ def _needed(value: Any, field: str) -> str:
     return text
 
 
-def _from_messages(row: Row, columns: dict[str, str]) -> Row:
-    field = columns["messages"]
-    return _conversation(_with_system(read_messages(row.get(field), field), row, columns))
+def _text(row: Row, columns: Columns, _chat: bool) -> Row:
+    return {"text": _needed(_get(row, columns, "text"), columns["text"])}
 
 
-def _from_alpaca(row: Row, columns: dict[str, str]) -> Row:
-    instruction = read_text(row.get(columns["instruction"]), "instruction")
-    extra = read_text(row.get(columns.get("input", "")) or "", "input")
-    question = "\n\n".join(part for part in (instruction, extra) if part.strip())
-    messages: list[Row] = []
-    for pair in row.get(columns.get("history", "")) or []:
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise BadRowError("D013", "history", "something other than [question, answer]")
-        messages += _exchange(read_text(pair[0], "history"), _needed(pair[1], "history"))
-    messages += _exchange(question, _needed(row.get(columns["output"]), "output"))
-    # The earlier answers of a history are context: Alpaca trains the output.
-    messages = _with_system(messages, row, columns)
-    return {"prompt": messages[:-1], "completion": messages[-1:]}
+def _sft(row: Row, columns: Columns, chat: bool) -> Row:
+    if "text" in columns:
+        return _text(row, columns, chat)
+    if "messages" in columns:
+        return _with_tools(_conversation(_talk(row, columns)), row, columns)
+    prompt, completion = _pair(row, columns, chat)
+    return _with_tools({"prompt": prompt, "completion": completion}, row, columns)
 
 
-def _exchange(question: str, answer: str) -> list[Row]:
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-
-
-def _from_pair(row: Row, columns: dict[str, str], chat: bool) -> Row:
-    asked, answered = columns["prompt"], columns["completion"]
-    prompt, completion = row.get(asked), row.get(answered)
+def _pair(row: Row, columns: Columns, chat: bool) -> tuple[Any, Any]:
+    """Prompt and completion, as texts or as messages."""
+    if "messages" in columns:
+        messages = _conversation(_talk(row, columns))["messages"]
+        return messages[:-1], messages[-1:]
+    role = "output" if "output" in columns else "completion"
+    asked, answer = _prompt(row, columns, chat), _get(row, columns, role)
     if not chat:
-        return {"prompt": read_text(prompt, asked), "completion": _needed(completion, answered)}
-    if not isinstance(prompt, list):
-        prompt = [{"role": "user", "content": read_text(prompt, asked)}]
-    if not isinstance(completion, list):
-        completion = [{"role": "assistant", "content": _needed(completion, answered)}]
-    before = _with_system(read_messages(prompt, asked), row, columns)
-    after = read_messages(completion, answered)
-    strangers = sorted({message["role"] for message in after} - {"assistant", "tool"})
+        return asked, _needed(answer, columns[role])
+    return asked, _answer(answer, columns[role])
+
+
+def _prompt(row: Row, columns: Columns, chat: bool) -> Any:
+    if "messages" in columns:
+        return _talk(row, columns)
+    if "instruction" in columns:
+        return _with_system(_instruction(row, columns), row, columns)
+    value, field = _get(row, columns, "prompt"), columns["prompt"]
+    if not chat:
+        return read_text(value, field)
+    if not isinstance(value, (list, dict)):
+        value = [{"role": "user", "content": read_text(value, field)}]
+    return _with_system(read_messages(value, field), row, columns)
+
+
+def _instruction(row: Row, columns: Columns) -> list[Row]:
+    """Alpaca's question: the instruction with its input, after the history, which is context and not trained."""
+    instruction = read_text(_get(row, columns, "instruction"), columns["instruction"])
+    extra = read_text(_get(row, columns, "input") or "", "input")
+    question = "\n\n".join(part for part in (instruction, extra) if part.strip())
+    history = _get(row, columns, "history") or []
+    for turn in history:
+        if not (isinstance(turn, dict) or (isinstance(turn, list) and len(turn) == 2)):
+            raise BadRowError("D013", "history", "something other than [question, answer]")
+    earlier = read_messages(history, "history") if history else []
+    return [*earlier, {"role": "user", "content": question}]
+
+
+def _answer(value: Any, field: str) -> list[Row]:
+    """An answer as messages: the assistant's, with tools between."""
+    if not isinstance(value, (list, dict)):
+        return [{"role": "assistant", "content": _needed(value, field)}]
+    return _only_answers(read_messages(value, field))
+
+
+def _only_answers(messages: list[Row]) -> list[Row]:
+    strangers = sorted({message["role"] for message in messages} - {"assistant", "tool"})
     if strangers:
         raise BadRowError("D007", "role", f"{strangers[0]} inside the completion")
-    if after[-1]["role"] != "assistant":
+    if messages[-1]["role"] != "assistant":
         raise BadRowError("D008", "end")
-    return {"prompt": before, "completion": after}
+    return messages
 
 
-def _with_system(messages: list[Row], row: Row, columns: dict[str, str]) -> list[Row]:
-    system = row.get(columns.get("system", ""))
+def _talk(row: Row, columns: Columns) -> list[Row]:
+    field = columns["messages"]
+    return _with_system(read_messages(_get(row, columns, "messages"), field), row, columns)
+
+
+def _with_system(messages: list[Row], row: Row, columns: Columns) -> list[Row]:
+    system = _get(row, columns, "system")
     if not system or messages[0]["role"] == "system":
         return messages
-    return [{"role": "system", "content": read_text(system, columns["system"])}, *messages]
+    text = read_text(system, columns["system"])
+    if _is_written_out(row, columns):
+        text = split_functions(text)[0]
+    return [{"role": "system", "content": text}, *messages]
+
+
+def _is_written_out(row: Row, columns: Columns) -> bool:
+    talk = _get(row, columns, "messages")
+    return isinstance(talk, str) and is_transcript(talk)
 
 
 def _conversation(messages: list[Row]) -> Row:
@@ -94,13 +159,108 @@ def _conversation(messages: list[Row]) -> Row:
     return {"messages": messages}
 
 
-def _with_tools(converted: Row, row: Row, columns: dict[str, str]) -> Row:
+def _with_tools(converted: Row, row: Row, columns: Columns) -> Row:
     """Add the tools as JSON text: as lists, Arrow would give every tool the keys of all the others."""
-    tools = row.get(columns.get("tools", ""))
-    if not tools:
-        return converted
-    try:
-        listed = json.loads(tools) if isinstance(tools, str) else tools
-    except ValueError:
-        raise BadRowError("D013", columns["tools"], "text that isn't JSON") from None
+    tools = _get(row, columns, "tools")
+    if not tools and _is_written_out(row, columns):
+        tools = split_functions(_get(row, columns, "system") or "")[1]
+    listed = read_tools(tools, columns.get("tools", "system"))
     return {**converted, "tools": json.dumps(listed, ensure_ascii=False)} if listed else converted
+
+
+def _preference(row: Row, columns: Columns, chat: bool) -> Row:
+    chosen, rejected = _get(row, columns, "chosen"), _get(row, columns, "rejected")
+    if not chat:
+        better, worse = _needed(chosen, columns["chosen"]), _needed(rejected, columns["rejected"])
+        if "prompt" in columns:
+            return {"prompt": _prompt(row, columns, chat), "chosen": better, "rejected": worse}
+        return _split_texts(better, worse)
+    answers = [_full(value, columns[role]) for value, role in ((chosen, "chosen"), (rejected, "rejected"))]
+    if answers[0][0]["role"] != "assistant":
+        prompt, *answers = _split_messages(*answers)
+        prompt = _with_system(prompt, row, columns)
+    elif columns.keys() & {"prompt", "instruction"}:
+        prompt = _prompt(row, columns, chat)
+    else:
+        raise BadRowError("D006", "prompt")
+    better_messages, worse_messages = map(_only_answers, answers)
+    return _with_tools({"prompt": prompt, "chosen": better_messages, "rejected": worse_messages}, row, columns)
+
+
+def _full(value: Any, field: str) -> list[Row]:
+    """An answer as messages, maybe with the prompt before it."""
+    if isinstance(value, (list, dict)) or (isinstance(value, str) and is_transcript(value)):
+        return read_messages(value, field)
+    return [{"role": "assistant", "content": _needed(value, field)}]
+
+
+def _split_messages(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], list[Row], list[Row]]:
+    """The turns that both conversations begin with, and what follows in each; one turn at least."""
+    most = min(len(chosen), len(rejected)) - 1
+    shared = next((index for index in range(most) if chosen[index] != rejected[index]), most)
+    if not shared:
+        raise BadRowError("D006", "prompt")
+    return chosen[:shared], chosen[shared:], rejected[shared:]
+
+
+def _split_texts(chosen: str, rejected: str) -> Row:
+    """The text that both begin with as the prompt, cut before a space as TRL does, and what follows in each."""
+    most = min(len(chosen), len(rejected))
+    shared = next((index for index in range(most) if chosen[index] != rejected[index]), most)
+    if shared and chosen[shared - 1] == " ":
+        shared -= 1
+    if not chosen[:shared].strip():
+        raise BadRowError("D006", "prompt")
+    better, worse = _needed(chosen[shared:], "chosen"), _needed(rejected[shared:], "rejected")
+    return {"prompt": chosen[:shared], "chosen": better, "rejected": worse}
+
+
+def _kto(row: Row, columns: Columns, chat: bool) -> Row:
+    if "chosen" in columns:
+        return _preference(row, columns, chat)
+    prompt, completion = _pair(row, columns, chat)
+    label = _mark(_get(row, columns, "label"), columns["label"])
+    return _with_tools({"prompt": prompt, "completion": completion, "label": label}, row, columns)
+
+
+def _mark(value: Any, field: str) -> bool:
+    if value is None:
+        raise BadRowError("D005", field)
+    text = as_text(value).strip().lower()
+    if text not in GOOD | BAD:
+        raise BadRowError("D013", field, f"{kind_of(value)} that is neither good nor bad")
+    return text in GOOD
+
+
+def _rewarded(row: Row, columns: Columns, chat: bool) -> Row:
+    if "chosen" in columns:
+        pair = _preference(row, columns, chat)
+        return _with_tools({"prompt": pair["prompt"]}, row, columns)
+    if "label" in columns:
+        return _with_tools({"prompt": _pair(row, columns, chat)[0]}, row, columns)
+    if "reference" in columns or not columns.keys() & {"completion", "output", "messages"}:
+        converted = {"prompt": _prompt(row, columns, chat)}
+        if "reference" in columns:
+            converted["reference"] = _reference(_get(row, columns, "reference"), columns["reference"])
+        return _with_tools(converted, row, columns)
+    prompt, completion = _pair(row, columns, chat)
+    answer = completion if isinstance(completion, str) else completion[-1]["content"]
+    return _with_tools({"prompt": prompt, "reference": answer}, row, columns)
+
+
+def _reference(value: Any, field: str) -> Any:
+    """A reference as text, whatever it is in the file; several right answers stay a list."""
+    if value is None:
+        raise BadRowError("D005", field)
+    return [as_text(item) for item in value] if isinstance(value, list) else as_text(value)
+
+
+_READERS: Final[dict[str, Callable[[Row, Columns, bool], Row]]] = {
+    "sft": _sft,
+    "clm": _text,
+    "dpo": _preference,
+    "reward": _preference,
+    "kto": _kto,
+    "grpo": _rewarded,
+    "rloo": _rewarded,
+}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..records import PreviewRow, Span
+from ..records import Span
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _MASKED = -100
 _BATCH = 10_000
+_SHOWN = 1_000  # characters at each end of a long span
 _NONE = np.zeros(0, dtype=np.int64)
 
 
@@ -45,8 +47,30 @@ class LabelColumns:
             ids.append(_values(batch["input_ids"]))
             trained.append(_values(batch["labels"]) != _MASKED)
             lengths.append(_values(batch["seq_lengths"]) if packed else _lengths(batch["input_ids"]))
-        starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-        return cls(np.concatenate(ids), np.concatenate(trained), starts)
+        return cls(np.concatenate(ids), np.concatenate(trained), _starts(np.concatenate(lengths)))
+
+    @classmethod
+    def of_batches(cls, batches: Iterable[dict[str, Any]], sides: int) -> list[LabelColumns]:
+        """Read the batches of TRL's preference collators, `trl_preparation.collate`: one result for each side of a row.
+
+        Where batches have no completion_mask, a whole sequence gets one score, at its last token.
+        """
+        empty = (_NONE, _NONE.astype(bool), _NONE)
+        parts: list[list[tuple[Any, Any, Any]]] = [[empty] for _ in range(sides)]
+        for batch in batches:
+            present = batch["attention_mask"].numpy().astype(bool)
+            trained = batch["completion_mask"].numpy().astype(bool) if "completion_mask" in batch else _last(present)
+            arrays = (batch["input_ids"].numpy(), present, trained)
+            for side, (ids, here, labels) in enumerate(zip(*(np.split(array, sides) for array in arrays), strict=True)):
+                parts[side].append((ids[here], labels[here], here.sum(1)))
+        columns = ([np.concatenate(each) for each in zip(*side, strict=True)] for side in parts)
+        return [cls(ids, trained, _starts(lengths)) for ids, trained, lengths in columns]
+
+    @classmethod
+    def joined(cls, sides: Sequence[LabelColumns]) -> LabelColumns:
+        """All rows of several, one after the other."""
+        ids, trained = (np.concatenate([getattr(side, name) for side in sides]) for name in ("ids", "trained"))
+        return cls(ids, trained, _starts(np.concatenate([side.lengths for side in sides])))
 
     @property
     def rows(self) -> int:
@@ -70,6 +94,21 @@ class LabelColumns:
         """`of_token` (shape (tokens,)) in the rows that are `chosen` (shape (rows,)), False in all others."""
         return of_token & np.repeat(chosen, self.lengths)
 
+    def beyond(self, limit: int, *, from_end: bool = False) -> npt.NDArray[np.bool_]:
+        """Whether a token stands after the first `limit` ones of its row (before its last ones), shape (tokens,)."""
+        position = np.arange(len(self.ids)) - np.repeat(self.starts[:-1], self.lengths)
+        if from_end:
+            return position < np.repeat(self.lengths - limit, self.lengths)
+        return position >= limit
+
+    def same_as(self, other: LabelColumns) -> npt.NDArray[np.bool_]:
+        """Whether a row has the same tokens as that of `other`, shape (rows,)."""
+        same: npt.NDArray[np.bool_] = self.lengths == other.lengths
+        for row in np.flatnonzero(same):
+            mine = self.ids[self.starts[row] : self.starts[row + 1]]
+            same[row] = np.array_equal(mine, other.ids[other.starts[row] : other.starts[row + 1]])
+        return same
+
     def leading(self, token: int) -> dict[int, int]:
         """Number of `token`s that a row begins with -> rows."""
         counts: dict[int, int] = {}
@@ -85,20 +124,30 @@ class LabelColumns:
         return counts
 
     def spans(self, row: int, tokenizer: PreTrainedTokenizerBase) -> list[Span]:
-        """Row `row`, counted from 0, as runs of trained and of masked tokens."""
+        """Row `row`, counted from 0, as runs of trained and of masked tokens; the middle of long ones is left out."""
         first, last = self.starts[row], self.starts[row + 1]
         ids, trained = self.ids[first:last], self.trained[first:last]
         cuts = [0, *(np.flatnonzero(np.diff(trained)) + 1).tolist(), len(ids)]
         return [
-            Span(text=tokenizer.decode(ids[a:b].tolist()), tokens=b - a, trained=bool(trained[a]))
+            Span(text=_shortened(tokenizer.decode(ids[a:b].tolist())), tokens=b - a, trained=bool(trained[a]))
             for a, b in itertools.pairwise(cuts)
             if b > a
         ]
 
-    def preview(self, rows: int, tokenizer: PreTrainedTokenizerBase, numbers: list[int]) -> list[PreviewRow]:
-        """The first rows, under their `numbers`."""
-        first = range(min(rows, self.rows))
-        return [PreviewRow(row=numbers[row], spans=self.spans(row, tokenizer)) for row in first]
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]} … {text[-_SHOWN:]}"
+
+
+def _starts(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _last(present: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """True at the last token of each sequence, shape (sequences, tokens); False everywhere else."""
+    left = np.cumsum(present[:, ::-1], axis=1)[:, ::-1]
+    last: npt.NDArray[np.bool_] = present & (left == 1)
+    return last
 
 
 def _values(lists: Any) -> npt.NDArray[np.int64]:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
 
 from ..errors import UsageError
 from ..recipe.schema import Mapping
 from ..records import Finding
+from ..records.data import LossOn, TrainedLayout
 from ..rules import FindingsError, finding
-from .convert import reader
+from .convert import other_layouts, reader
 from .formats import Detection, detect, unusable
-from .rows import BadRowError, Row, name_places
-from .sources import RawData
+from .paths import value_of
+from .rows import BadRowError, Place, Row, name_places
+from .shape import as_text
+from .sources import RawData, Spec, read
 from .turns import answers
 
-TrainedLayout = Literal["messages", "prompt-completion", "text"]
-LossOn = Literal["completion", "assistant", "all"]
+Value = bool | int | float | str
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,16 @@ class Prepared:
     """Rows as the trainer gets them.
 
     Attributes:
-        rows: {"prompt", "completion"} with messages or texts, {"messages"} or {"text"}; with "tools" (JSON text)
-            where the data has them.
-        layout: Which of the three.
+        rows: Rows in TRL's layout for the method, as `convert.reader` makes them; of conversations for sft that are
+            trained on one answer, {"prompt", "completion"}.
+        layout: Which layout that is.
         loss_on: What is trained of each row.
         findings: What is wrong with the rows that aren't among `rows`, and what the user should know.
-        dropped: Number of raw rows that aren't among `rows`.
+        dropped: Number of raw rows that can't be trained on, and aren't among `rows`.
         duplicates: Number of `rows` that repeat an earlier one exactly.
         places: Each row's number in the file.
+        filtered: Number of raw rows that the recipe's filter left out.
+        rejected: Each row that can't be trained on: its number in the file, and why.
     """
 
     rows: list[Row]
@@ -43,7 +48,9 @@ class Prepared:
     findings: list[Finding]
     dropped: int
     duplicates: int
-    places: list[int]
+    places: list[Place]
+    filtered: int = 0
+    rejected: list[tuple[Place, BadRowError]] = field(default_factory=list)
 
 
 def prepare(
@@ -55,80 +62,164 @@ def prepare(
     conversational: bool = False,
     detection: Detection | None = None,
     like: Prepared | None = None,
+    method: str = "sft",
+    filter: dict[str, Value] | None = None,  # noqa: A002 - the recipe's word
 ) -> Prepared:
-    """Turn raw rows into a layout of TRL's, so that the loss falls on the answers.
+    """Turn raw rows into the layout of TRL's that a method trains on, so that the loss falls on the answers.
 
-    Alpaca rows and conversations with one answer become a prompt and a completion, made of messages: TRL then masks the
-    prompt. Conversations with several answers stay messages when the template marks what the assistant generates, and
-    are trained on their last answer otherwise. Texts as prompt and completion stay texts, which no template is applied
-    to.
+    For sft, alpaca rows and conversations with one answer become a prompt and a completion, made of messages: TRL then
+    masks the prompt. Conversations with several answers stay messages when the template marks what the assistant
+    generates, and are trained on their last answer otherwise. Texts as prompt and completion stay texts, which no
+    template is applied to.
 
     Args:
         raw: The rows.
         mapping: The columns that the recipe names.
         generation_marks: Whether the chat template marks the assistant's turns, or TRL has a version of it that does.
-        conversational: Make a user's and an assistant's message of prompts and completions that are texts.
+        conversational: Make a user's and an assistant's message of prompts and answers that are texts.
         bad_rows: "error" leaves findings of severity error for rows that can't be trained on, "drop" a warning.
         detection: The result of `detect` on the same rows, when it is there already.
         like: Training rows whose layout these rows, held out in a file of their own, must have too.
+        method: The method to train with.
+        filter: Column -> the value that rows to train on have.
 
     Raises:
-        UsageError: the mapping doesn't fit the columns, or the rows can't be given the layout of `like`.
-        FindingsError: D004, the rows have no layout that sft can train on; none of them is usable: what is
+        UsageError: mapping or filter don't fit the columns, or the rows can't be given the layout of `like`.
+        FindingsError: D004, the rows have no layout that the method can train on; none of them is usable: what is
             wrong with them, and D002.
     """
-    where = raw.path.name
-    detection = detection or detect(raw.rows, mapping)
-    refusal = unusable(detection, where)
+    where, kept = raw.name, filter or {}
+    detection = detection or detect(raw.rows, mapping, filtered=kept)
+    refusal = unusable(detection, where, method)
     if refusal:
         raise FindingsError([refusal])
     conversational = conversational if like is None else is_conversational(like.rows[0])
-    rows, places, bad = _convert(raw, reader(detection, conversational=conversational))
-    findings = _bad_row_findings(bad, where)
+    places, wanted = _filtered(raw, kept)
+    rows, places, bad = _convert(places, wanted, reader(detection, conversational=conversational, method=method))
+    unparsed = raw.unparsed()
+    faults = [*([unparsed] if unparsed else []), *bad_row_findings(bad, where)]
     if not rows:
-        raise FindingsError([*findings, finding("D002", where, left=" that can be trained on")])
-    if bad and bad_rows == "drop":
-        findings = [_dropped_finding(findings, len(bad), len(raw.rows), where)]
+        raise FindingsError([*faults, finding("D002", where, left=" that can be trained on")])
+    rejected = sorted([*raw.rejected, *bad], key=lambda fault: str(fault[0]))
+    total = len(raw.rows) + len(raw.rejected)
+    if faults and bad_rows == "drop":
+        faults = [dropped_finding(faults, len(rejected), total, where)]
+    left_out = len(raw.rows) - len(wanted)
+    findings = [*raw.findings, *faults, *notes(detection, method, kept, left_out, total, where)]
     if like is not None:
         rows, layout, loss_on, cut = _laid_out_like(like, rows, where)
     else:
-        rows, layout, loss_on, cut = _lay_out(rows, generation_marks=generation_marks)
+        rows, layout, loss_on, cut = _lay_out(rows, method, generation_marks=generation_marks)
     if cut:
         findings.append(finding("D015", where, count=f"{cut:,}"))
     duplicates = count_duplicates(rows)
     if duplicates:
         findings.append(finding("D009", where, count=f"{duplicates:,}", total=f"{len(rows):,}"))
-    return Prepared(rows, layout, loss_on, findings, len(raw.rows) - len(rows), duplicates, places)
+    return Prepared(rows, layout, loss_on, findings, len(rejected), duplicates, places, left_out, rejected)
 
 
-def _convert(raw: RawData, read: Callable[[Row], Row]) -> tuple[list[Row], list[int], list[tuple[int, BadRowError]]]:
+def training_rows(
+    source: Spec,
+    method: str = "sft",
+    mapping: dict[str, str] | None = None,
+    filter: dict[str, Value] | None = None,  # noqa: A002 - the recipe's word
+) -> list[Row]:
+    """The rows of a file in TRL's layout for a method, without those that can't be trained on.
+
+    Raises:
+        UsageError, FindingsError: as `sources.read` and `detect`; D004, the method can't train on such rows.
+    """
+    raw, kept = read(source), filter or {}
+    detection = detect(raw.rows, Mapping(**(mapping or {})), filtered=kept)
+    refusal = unusable(detection, raw.name, method)
+    if refusal:
+        raise FindingsError([refusal])
+    places, wanted = _filtered(raw, kept)
+    return _convert(places, wanted, reader(detection, conversational=False, method=method))[0]
+
+
+def _filtered(raw: RawData, kept: dict[str, Value]) -> tuple[list[Place], list[Row]]:
+    """The rows that have the values of the filter, each with its number in the file."""
+    for column in kept:
+        if not any(column in row or value_of(row, column) is not None for row in raw.rows):
+            columns = list(dict.fromkeys(name for row in raw.rows for name in row))
+            near = difflib.get_close_matches(column, columns, n=1, cutoff=0.5)
+            raise UsageError(
+                f"data.filter names the column {column!r}, which isn't there.",
+                why=f"The columns are {', '.join(columns)}.",
+                fix=f"Did you mean {near[0]!r}?" if near else "Name one of these columns.",
+            )
+    wanted = [
+        (place, row)
+        for place, row in zip(raw.places, raw.rows, strict=True)
+        if all(equals(value_of(row, column), value) for column, value in kept.items())
+    ]
+    return [place for place, _ in wanted], [row for _, row in wanted]
+
+
+def equals(value: Any, wanted: Value) -> bool:
+    """Whether a value is what a filter wants; in CSV, everything is text."""
+    return bool(value == wanted) or (isinstance(value, str) and value == as_text(wanted))
+
+
+def notes(
+    detection: Detection, method: str, kept: dict[str, Value], left_out: int, total: int, where: str
+) -> list[Finding]:
+    """D017 for rows of other layouts that are trained on as well, D019 for rows that the filter left out."""
+    others = {sight.key for sight in other_layouts(detection, method)}
+    mixed = [part.share(total) for part in detection.parts[1:] if part.sight.key in others]
+    shown = "; ".join(
+        f"{share.rows:,} rows ({share.share:.1%}) are {share.layout} (rows {name_places(share.examples)})"
+        for share in mixed
+    )
+    notes = [finding("D017", where, main=detection.layout, others=shown)] if mixed else []
+    if left_out:
+        said = ", ".join(f"{column}: {as_text(value)}" for column, value in kept.items())
+        notes.append(finding("D019", where, count=f"{left_out:,}", total=f"{total:,}", filter=said))
+    return notes
+
+
+def _convert(
+    places: Sequence[Place], raw: Sequence[Row], read_row: Callable[[Row], Row]
+) -> tuple[list[Row], list[Place], list[tuple[Place, BadRowError]]]:
     rows: list[Row] = []
-    places: list[int] = []
-    bad: list[tuple[int, BadRowError]] = []
-    for place, row in zip(raw.places, raw.rows, strict=True):
+    good: list[Place] = []
+    bad: list[tuple[Place, BadRowError]] = []
+    for place, row in zip(places, raw, strict=True):
         try:
-            rows.append(read(row))
-            places.append(place)
+            rows.append(read_row(row))
+            good.append(place)
         except BadRowError as problem:
             bad.append((place, problem))
-    return rows, places, bad
+    return rows, good, bad
 
 
-def _lay_out(rows: list[Row], *, generation_marks: bool) -> tuple[list[Row], TrainedLayout, LossOn, int]:
+_LAYOUTS: Final[dict[str, TrainedLayout]] = {
+    "dpo": "preference",
+    "reward": "preference",
+    "kto": "unpaired-preference",
+    "grpo": "prompt-only",
+    "rloo": "prompt-only",
+}
+
+
+def _lay_out(rows: list[Row], method: str, *, generation_marks: bool) -> tuple[list[Row], TrainedLayout, LossOn, int]:
     """The rows in one layout, what is trained of them, and how many lose answers that could have been trained."""
+    if method in _LAYOUTS:
+        return rows, "preference" if "chosen" in rows[0] else _LAYOUTS[method], "completion", 0
     if "text" in rows[0]:
         return rows, "text", "all", 0
-    if "messages" not in rows[0]:
+    if not any("messages" in row for row in rows):
         return rows, "prompt-completion", "completion", 0
-    several = sum(answers(row["messages"]) > 1 for row in rows)
+    several = sum(answers(row["messages"]) > 1 for row in rows if "messages" in row)
     if several and generation_marks:
-        return rows, "messages", "assistant", 0
+        return [_joined(row) for row in rows], "messages", "assistant", 0
     return [_split_last(row) for row in rows], "prompt-completion", "completion", several
 
 
 def _laid_out_like(like: Prepared, rows: list[Row], where: str) -> tuple[list[Row], TrainedLayout, LossOn, int]:
     """As `_lay_out`, with the layout of other rows; conversations can have either layout that is made of messages."""
-    if is_conversational(rows[0]) != is_conversational(like.rows[0]) or ("text" in rows[0]) != (like.layout == "text"):
+    if is_conversational(rows[0]) != is_conversational(like.rows[0]) or _family(rows[0]) != _family(like.rows[0]):
         raise UsageError(
             f"The rows of {where} can't be laid out as the training rows are ({like.layout}).",
             why="Loss and scores can only be compared on rows of one layout.",
@@ -137,10 +228,17 @@ def _laid_out_like(like: Prepared, rows: list[Row], where: str) -> tuple[list[Ro
     cut = 0
     if like.layout == "messages":
         rows = [_joined(row) for row in rows]
-    elif "messages" in rows[0]:
-        cut = sum(answers(row["messages"]) > 1 for row in rows)
+    elif any("messages" in row for row in rows):
+        cut = sum(answers(row["messages"]) > 1 for row in rows if "messages" in row)
         rows = [_split_last(row) for row in rows]
     return rows, like.layout, like.loss_on, cut
+
+
+def _family(row: Row) -> frozenset[str]:
+    """The keys that tell layouts apart; conversations can be given as a prompt with its completion."""
+    if "messages" in row:
+        return frozenset({"prompt", "completion"})
+    return frozenset(row.keys() - {"tools", "reference"})
 
 
 def is_conversational(row: Row) -> bool:
@@ -156,6 +254,8 @@ def _joined(row: Row) -> Row:
 
 
 def _split_last(row: Row) -> Row:
+    if "messages" not in row:
+        return row
     messages = row["messages"]
     rest = {key: value for key, value in row.items() if key != "messages"}
     return {"prompt": messages[:-1], "completion": messages[-1:], **rest}
@@ -173,19 +273,21 @@ def count_duplicates(rows: Iterable[Row]) -> int:
     return count
 
 
-def _bad_row_findings(bad: list[tuple[int, BadRowError]], where: str) -> list[Finding]:
-    groups: dict[tuple[str, str], list[tuple[int, BadRowError]]] = {}
+def bad_row_findings(bad: list[tuple[Place, BadRowError]], where: str) -> list[Finding]:
+    """A finding for each code and field, with the rows' numbers."""
+    groups: dict[tuple[str, str], list[tuple[Place, BadRowError]]] = {}
     for place, problem in bad:
         groups.setdefault((problem.code, problem.field), []).append((place, problem))
     return [_group_finding(code, field, group, where) for (code, field), group in sorted(groups.items())]
 
 
-def _dropped_finding(problems: list[Finding], bad: int, total: int, where: str) -> Finding:
+def dropped_finding(problems: list[Finding], bad: int, total: int, where: str) -> Finding:
+    """D014 for `bad` of `total` rows, with what `problems` say."""
     reasons = " ".join(f"{found.code}: {found.what}" for found in problems)
     return finding("D014", where, count=f"{bad:,}", total=f"{total:,}", reasons=reasons)
 
 
-def _group_finding(code: str, field: str, group: list[tuple[int, BadRowError]], where: str) -> Finding:
+def _group_finding(code: str, field: str, group: list[tuple[Place, BadRowError]], where: str) -> Finding:
     found = ", ".join(dict.fromkeys(problem.found for _, problem in group if problem.found))
     rows = name_places([place for place, _ in group])
     return finding(code, where, count=f"{len(group):,}", rows=rows, field=field, found=found)

@@ -1,28 +1,38 @@
-"""The data report: what a file holds, whether it can be trained on, and what would be trained."""
+"""The data report: what the rows are, which methods they serve, and what one of them would train."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping as Columns
 from collections.abc import Sequence
+from itertools import count as counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..progress import Progress, silent
 from ..recipe.schema import Mapping
 from ..records import DataReport, Finding, LabelAudit, TokenLengths
-from ..rules import FindingsError
+from ..rules import FindingsError, finding
 from . import tokens
 from .columns import describe
 from .formats import Detection, detect
+from .lengths import Measures, measures
 from .prepare import Prepared, is_conversational, prepare
+from .quality import examine
 from .refused import without_refused
 from .rendered import Renderer, rendered_findings
-from .sources import RawData, read
+from .rows import BadRowError
+from .shape import RowStructure, Structure
+from .sources import Opened, RawData, Spec, open_source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_HELD = 256 * 2**20
+"""Bytes of files up to which all rows are held and looked at."""
+_EXAMINED = 100_000
+"""About so many rows of larger files are looked at, evenly spread; their structure is that of all rows."""
 
-_Measured = tuple[TokenLengths | None, LabelAudit | None, list[Finding]]
+_Measured = tuple[TokenLengths | None, LabelAudit | None, Measures | None, list[Finding]]
 
 
 class LightEncoder(Renderer, Protocol):
@@ -36,9 +46,11 @@ class LightEncoder(Renderer, Protocol):
 
 
 def inspect(
-    path: Path,
+    data: Spec,
     *,
+    method: str | None = None,
     mapping: Mapping | None = None,
+    keep: Columns[str, bool | int | float | str] | None = None,
     bad_rows: Literal["error", "drop"] = "error",
     tokenizer: PreTrainedTokenizerBase | None = None,
     light: LightEncoder | None = None,
@@ -47,56 +59,111 @@ def inspect(
     stop_ids: Sequence[int] = (),
     context: int | None = None,
     audit: bool = True,
+    quality: bool = True,
     progress: Progress = silent,
 ) -> DataReport:
-    """Read a file and report on it. What is wrong with the rows stands in the findings; it doesn't raise.
+    """Read data and report on it. What is wrong with the rows stands in the findings; it doesn't raise.
 
     Args:
-        path: The file.
+        data: A path, glob, folder or Hub id, a recipe's Source, or several of these.
+        method: The method that findings, lengths and label audit are for; None for the one that the data is made for.
         mapping: The columns that the recipe names.
+        keep: The recipe's filter: column -> the value that rows to train on have.
         bad_rows: Whether rows that can't be trained on are errors, or are dropped.
-        progress: Hears of each stage.
         tokenizer: For the label audit, which runs TRL's preparation; without it there is none.
         light: For token lengths where there is no audit.
         model: The model's name, for the report.
-        training: Arguments of SFTConfig; those left out have its defaults.
+        training: Arguments of the trainer's config class; those left out have its defaults.
         stop_ids: Stop tokens besides the tokenizer's EOS.
         context: Tokens that the model takes at most.
         audit: False leaves the audit out although there is a tokenizer.
+        quality: False leaves the examination of what the rows say out.
+        progress: Hears of each stage.
 
     Raises:
         UsageError: there is no such file, or the mapping doesn't fit its columns.
-        EnvironmentLacksError: the file may not be read, or the installed TRL has another shape.
-        FindingsError: no rows can be read at all (D001, D002, D003).
+        EnvironmentLacksError: a file may not be read, the Hub can't be reached, or the installed TRL has another shape.
+        FindingsError: no rows can be read at all (D001, D002, D003, D022, D024).
     """
     progress("Reading", 0, None)
-    raw = read(path)
-    mapping = mapping or Mapping()
-    detection = detect(raw.rows, mapping)
-    report = _begun(path, raw, detection, model)
+    raw, structure = _read(open_source(data))
+    mapping, keep = mapping or Mapping(), dict(keep or {})
+    name = str(data) if isinstance(data, str | Path) else raw.files[0].name if len(raw.files) == 1 else None
+    detection = detect(structure, mapping, filtered=keep, source=name)
+    method = method or detection.recommended or "sft"
+    report = _begun(name or raw.name, raw, structure, detection, method, model)
     try:
-        prepared = _prepared(raw, mapping, bad_rows, detection, tokenizer, light)
+        prepared = _prepared(raw, mapping, keep, bad_rows, detection, method, tokenizer, light)
     except FindingsError as refusal:
-        return report.model_copy(update={"findings": refusal.findings})
+        return report.model_copy(update={"findings": [*raw.findings, *refusal.findings]})
     progress("Counting tokens", 0, len(prepared.rows))
-    if tokenizer is not None and audit:
-        measured = _audited(prepared, path.name, tokenizer, training or {}, stop_ids, context)
+    if tokenizer is not None and audit and method not in ("grpo", "rloo"):
+        measured = _audited(prepared, raw.name, method, tokenizer, training or {}, stop_ids, context)
     else:
-        measured = _counted(prepared, light)
-    return report.model_copy(update=_outcome(prepared, measured, light, path.name))
+        measured = _counted(prepared, light, method, context)
+    report = report.model_copy(update=_outcome(raw, prepared, measured, light))
+    if not quality:
+        return report
+    progress("Examining", 0, len(prepared.rows))
+    figures, found = examine(prepared.rows, prepared.places, where=raw.name)
+    return report.model_copy(update={"quality": figures, "findings": [*report.findings, *found]})
 
 
-def _begun(path: Path, raw: RawData, detection: Detection, model: str | None) -> DataReport:
-    """The report on a file of which no row has been prepared."""
+def _read(opened: Opened) -> tuple[RawData, Structure]:
+    """The rows to look at, and the structure of all rows.
+
+    Raises:
+        FindingsError: D001 or D002, there is no readable row.
+    """
+    if opened.bytes <= _HELD:
+        raw = _gathered(opened, stride=1)
+        return raw, RowStructure(raw.rows, raw.places)
+    structure = opened.structure()
+    stride = -(-structure.rows // _EXAMINED) or 1
+    raw = _gathered(opened, stride=stride)
+    if stride > 1:
+        sampled = finding("D050", raw.name, examined=f"{len(raw.rows):,}", total=f"{structure.rows:,}")
+        raw.findings.append(sampled)
+    return raw, structure
+
+
+def _gathered(opened: Opened, *, stride: int) -> RawData:
+    """Every `stride`-th readable row, and all that can't be parsed."""
+    raw = RawData(opened.name, [], [], [], [], [], opened.unit)
+    numbers = counter()
+    for numbered in opened.rows():
+        if numbered.row is None:
+            raw.rejected.append((numbered.place, BadRowError("D001", opened.unit, numbered.problem or "")))
+        elif next(numbers) % stride == 0:
+            raw.rows.append(numbered.row)
+            raw.places.append(numbered.place)
+    raw.files.extend(opened.files)
+    raw.findings.extend(opened.findings)
+    if not raw.rows:
+        unparsed = raw.unparsed()
+        raise FindingsError([unparsed or finding("D002", raw.name, left="")])
+    return raw
+
+
+def _begun(
+    source: str, raw: RawData, structure: Structure, detection: Detection, method: str, model: str | None
+) -> DataReport:
+    """The report on data of which no row has been prepared."""
     return DataReport(
-        source=str(path),
+        source=source,
         sha256=raw.sha256,
         bytes=raw.bytes,
+        files=raw.files,
+        method=method,
         rows=0,
-        rows_invalid=len(raw.rows),
-        columns=describe(detection.profiles, len(raw.rows)),
+        rows_invalid=len(raw.rows) + len(raw.rejected),
+        columns=describe(detection.profiles, structure.rows),
         layout=detection.layout,
+        composition=detection.composition,
+        features=detection.features,
         verdicts=detection.verdicts,
+        recommended=detection.recommended,
+        recommended_reason=detection.recommended_reason,
         model=model,
     )
 
@@ -104,29 +171,41 @@ def _begun(path: Path, raw: RawData, detection: Detection, model: str | None) ->
 def _prepared(
     raw: RawData,
     mapping: Mapping,
+    keep: dict[str, bool | int | float | str],
     bad_rows: Literal["error", "drop"],
     detection: Detection,
+    method: str,
     tokenizer: PreTrainedTokenizerBase | None,
     light: LightEncoder | None,
 ) -> Prepared:
     marks, chat = _abilities(tokenizer, light)
-    prepared = prepare(raw, mapping, bad_rows, generation_marks=marks, conversational=chat, detection=detection)
+    prepared = prepare(
+        raw,
+        mapping,
+        bad_rows,
+        generation_marks=marks,
+        conversational=chat,
+        detection=detection,
+        method=method,
+        filter=keep,
+    )
     if bad_rows == "drop" and light is not None and (chat or not is_conversational(prepared.rows[0])):
-        return without_refused(prepared, lambda row: light.encode_rows([row], prepared.layout), raw.path.name)
+        return without_refused(prepared, lambda row: light.encode_rows([row], prepared.layout), raw.name)
     return prepared
 
 
-def _outcome(prepared: Prepared, measured: _Measured, light: LightEncoder | None, where: str) -> dict[str, Any]:
+def _outcome(raw: RawData, prepared: Prepared, measured: _Measured, light: LightEncoder | None) -> dict[str, Any]:
     """The fields of a report that prepared rows fill."""
-    lengths, labels, findings = measured
+    lengths, labels, figures, findings = measured
     # Without lengths the template refuses rows, and can't be asked what it does with the others.
-    rendered = rendered_findings(prepared.rows, light, where) if light is not None and lengths is not None else []
+    rendered = rendered_findings(prepared.rows, light, raw.name) if light is not None and lengths is not None else []
     return {
         "rows": len(prepared.rows),
         "rows_invalid": prepared.dropped,
         "duplicates": prepared.duplicates,
         "lengths": lengths,
         "audit": labels,
+        **(figures.fields if figures else {}),
         "findings": [*prepared.findings, *rendered, *findings],
     }
 
@@ -148,30 +227,50 @@ def _abilities(tokenizer: PreTrainedTokenizerBase | None, light: LightEncoder | 
 def _audited(
     prepared: Prepared,
     where: str,
+    method: str,
     tokenizer: PreTrainedTokenizerBase,
     training: dict[str, Any],
     stop_ids: Sequence[int],
     context: int | None,
 ) -> _Measured:
     rows, layout, places = prepared.rows, prepared.layout, prepared.places
-    training = {"assistant_only_loss": prepared.loss_on == "assistant", **training}
+    if method == "sft":
+        training = {"assistant_only_loss": prepared.loss_on == "assistant", **training}
     try:
-        measured = tokens.audit_with_lengths(
-            rows, layout, tokenizer, training=training, stop_ids=stop_ids, places=places
+        found = tokens.audit_with_lengths(
+            rows, layout, tokenizer, training=training, stop_ids=stop_ids, places=places, method=method
         )
     except FindingsError as refusal:
-        return None, None, refusal.findings
-    return measured.lengths, measured.audit, tokens.audit_findings(measured.audit, where, context=context)
+        return None, None, None, refusal.findings
+    figures = measures(
+        found.tokens,
+        found.prompts,
+        context=context,
+        max_length=found.audit.max_length,
+        trained=found.audit.trained_tokens,
+        packs=method in ("sft", "clm"),
+    )
+    return found.lengths, found.audit, figures, tokens.audit_findings(found.audit, where, context=context)
 
 
-def _counted(prepared: Prepared, light: LightEncoder | None) -> _Measured:
+def _counted(prepared: Prepared, light: LightEncoder | None, method: str, context: int | None) -> _Measured:
+    import numpy as np
+
     if light is None:
-        return None, None, []
+        return None, None, None, []
     rows, layout = prepared.rows, prepared.layout
     try:
-        return tokens.lengths(rows, layout, light.encode_rows), None, []
-    except Exception:
+        prompts, totals = light.encode_rows(rows, layout)
+    except Exception:  # Jinja hands on whatever the template's expressions raise
         refused = tokens.refused_rows(rows, lambda row: light.encode_rows([row], layout))
         if not refused:
             raise
-        return None, None, [tokens.refusal_finding(refused, prepared.places)]
+        return None, None, None, [tokens.refusal_finding(refused, prepared.places)]
+    figures = measures(
+        np.array(totals),
+        None if prompts is None else np.array(prompts),
+        context=context,
+        max_length=context,
+        packs=method in ("sft", "clm"),
+    )
+    return tokens.lengths_from(totals, prompts), None, figures, []

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 Row = dict[str, Any]
+Place = int | str
+"""A row's number in its file (line or row, counted from 1); with several files "name:number"."""
 
 _SHOWN = 5
 
 
 class Numbered(NamedTuple):
-    """Rows, and for each its number in the file (line or row, counted from 1)."""
+    """A row as a source gives it: its place, and the row, or why it is none and what stands there."""
 
-    rows: list[Row]
-    places: list[int]
+    place: Place
+    row: Row | None
+    problem: str | None = None
+    text: str | None = None
 
 
 class BadRowError(Exception):
@@ -39,7 +43,7 @@ def kind_of(value: Any) -> str:
     return type(value).__name__
 
 
-def name_places(places: Sequence[int]) -> str:
+def name_places(places: Sequence[Place]) -> str:
     """The first row numbers and how many more there are: "3, 7, 12, 13, 20 and 4 more"."""
     shown = ", ".join(str(place) for place in places[:_SHOWN])
     return shown if len(places) <= _SHOWN else f"{shown} and {len(places) - _SHOWN} more"

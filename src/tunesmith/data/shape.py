@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Protocol
 
-from .rows import Row, kind_of
+from .rows import Place, Row, kind_of
 
 _PLACES = 5
 
@@ -76,7 +76,7 @@ class Group:
 
     shape: Shape
     rows: int
-    places: list[int]
+    places: list[Place]
     example: Row
 
 
@@ -129,7 +129,7 @@ class Structure(Protocol):
 class RowStructure:
     """The structure of rows held in memory."""
 
-    def __init__(self, rows: Sequence[Row], places: Sequence[int] | None = None) -> None:
+    def __init__(self, rows: Sequence[Row], places: Sequence[Place] | None = None) -> None:
         """Look at `rows`, whose numbers in the file are `places` (default: counted from 1)."""
         self._rows = rows
         self._places = places or range(1, len(rows) + 1)

@@ -24,17 +24,17 @@ def prompt_of(row: Row) -> str:
     return prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True, ensure_ascii=False)
 
 
-def split(rows: Sequence[Row], fraction: float, seed: int, most: int = 500) -> tuple[list[Row], list[Row]]:
-    """Rows to train on and rows held out: about `fraction` of them, at most `most`, at least one.
+def held_out(rows: Sequence[Row], fraction: float, seed: int, most: int = 500) -> set[int]:
+    """The rows to hold out, counted from 0: about `fraction` of them, at most `most`, at least one.
 
     Which prompts are held out depends on the prompts and the seed alone, not on the order of the rows. Equal prompts
-    stay on one side; so nothing is held out when all prompts are equal. The order of rows is kept.
+    stay on one side; so nothing is held out when all prompts are equal.
     """
     groups: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         groups.setdefault(prompt_of(row), []).append(index)
     if fraction <= 0 or len(groups) < 2:
-        return list(rows), []
+        return set()
     wanted = min(max(1, round(fraction * len(rows))), most, len(rows) - 1)
     held: set[int] = set()
     in_order = sorted(groups, key=lambda prompt: _rank(prompt, seed))
@@ -44,8 +44,7 @@ def split(rows: Sequence[Row], fraction: float, seed: int, most: int = 500) -> t
     if not held:
         # Every prompt is repeated more often than rows are wanted; the rarest one is the closest to it.
         held.update(groups[min(in_order, key=lambda prompt: len(groups[prompt]))])
-    train = [row for index, row in enumerate(rows) if index not in held]
-    return train, [rows[index] for index in sorted(held)]
+    return held
 
 
 def _rank(prompt: str, seed: int) -> bytes:
@@ -66,7 +65,12 @@ def split_findings(train: Sequence[Row], held_out: Sequence[Row], name: str) -> 
     shared = overlap(train, held_out)
     if shared:
         findings.append(finding("D010", name, count=f"{shared:,}", total=f"{len(held_out):,}", split=name))
-    if len(held_out) < _FEW_ROWS:
-        resolution = min(100, math.ceil(100 * _LEAST_DISCORDANT / len(held_out)))
-        findings.append(finding("D011", name, rows=len(held_out), resolution=resolution))
-    return findings
+    return findings + few_rows(len(held_out), name)
+
+
+def few_rows(rows: int, name: str) -> list[Finding]:
+    """D011 where only few rows are held out."""
+    if rows >= _FEW_ROWS:
+        return []
+    resolution = min(100, math.ceil(100 * _LEAST_DISCORDANT / max(rows, 1)))
+    return [finding("D011", name, rows=rows, resolution=resolution)]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from ..errors import TunesmithError
-from ..records import Finding, LabelAudit, Lengths, Severity, TokenLengths
-from ..rules import FindingsError, finding
-from .prepare import LossOn, TrainedLayout
-from .rows import Row, name_places
+from ..records import LabelAudit, Lengths, LossOn, TokenLengths, TrainedLayout
+from .label_findings import audit_findings, refusal_finding, refused_rows
+from .rows import Place, Row
+from .tokenized import cut_at, kept, sides, tokenized, truncation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,22 +19,40 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from .labels import LabelColumns
 
 EncodeRows = Callable[[Sequence[Row], TrainedLayout], tuple[Sequence[int] | None, Sequence[int]]]
 """Gives the lengths of rows in tokens: of the prompts (None where nothing is split off) and of the whole rows."""
 
-
-_BLANKS = 4
-"""Trained tokens besides stop tokens that an empty answer can have: line breaks that the template writes."""
+__all__ = [
+    "Audited",
+    "EncodeRows",
+    "audit",
+    "audit_findings",
+    "audit_prepared",
+    "audit_with_lengths",
+    "lengths",
+    "lengths_from",
+    "percentile",
+    "refusal_finding",
+    "refused_rows",
+]
 
 
 @dataclass(frozen=True)
 class Audited:
-    """The label audit of rows, and their lengths before anything was cut."""
+    """The label audit of rows, and their lengths before anything was cut.
+
+    Attributes:
+        audit: The audit.
+        lengths: Statistics of the lengths.
+        tokens: Tokens of each row, of a pair's longer side, shape (rows,).
+        prompts: Tokens of each row's prompt, shape (rows,); None where nothing is split off.
+    """
 
     audit: LabelAudit
     lengths: TokenLengths
+    tokens: npt.NDArray[np.int64]
+    prompts: npt.NDArray[np.int64] | None
 
 
 def lengths(rows: Sequence[Row], layout: TrainedLayout, encode: EncodeRows) -> TokenLengths:
@@ -86,19 +103,21 @@ def audit(
     *,
     training: dict[str, Any],
     stop_ids: Sequence[int] = (),
-    preview: int = 3,
-    places: Sequence[int] | None = None,
+    preview: int = 4,
+    places: Sequence[Place] | None = None,
+    method: str = "sft",
 ) -> LabelAudit:
     """Run the installed TRL's own preparation on prepared rows, and count what is left to train on.
 
     Args:
-        rows: Prepared rows, not none.
+        rows: Prepared rows for the method, not none.
         layout: Their layout.
         tokenizer: The model's, with its chat template.
-        training: Arguments of SFTConfig (max_length, packing, assistant_only_loss and the like); others are ignored.
+        training: Arguments of TRL's config class (max_length, packing, assistant_only_loss and the like).
         stop_ids: Tokens besides the tokenizer's EOS at which generation stops, from the model's generation_config.
         preview: Number of rows to show with their labels.
         places: The rows' numbers in their file, for findings and preview; counted from 1 where they aren't given.
+        method: sft, clm, dpo, kto or reward.
 
     Raises:
         FindingsError: T005 no chat template, T008 the template refuses rows, T009 no EOS token.
@@ -106,7 +125,7 @@ def audit(
         UsageError: assistant_only_loss with a template that can't mark the assistant's turns.
     """
     return audit_with_lengths(
-        rows, layout, tokenizer, training=training, stop_ids=stop_ids, preview=preview, places=places
+        rows, layout, tokenizer, training=training, stop_ids=stop_ids, preview=preview, places=places, method=method
     ).audit
 
 
@@ -117,98 +136,47 @@ def audit_with_lengths(
     *,
     training: dict[str, Any],
     stop_ids: Sequence[int] = (),
-    preview: int = 3,
-    places: Sequence[int] | None = None,
+    preview: int = 4,
+    places: Sequence[Place] | None = None,
+    method: str = "sft",
 ) -> Audited:
     """As `audit`, with the token lengths that it knows anyway."""
-    from .labels import LabelColumns
-    from .trl_preparation import arguments, prepare_dataset
+    import numpy as np
 
-    numbers = list(places) if places is not None else list(range(1, len(rows) + 1))
-    args = arguments(training)
-    loss_on = _loss_on(layout, args)
-    whole = _tokenized(rows, tokenizer, training, numbers)
-    columns = LabelColumns.of(whole)
-    limit: int | None = args.max_length
-    splits = args.packing and args.packing_strategy != "bfd"
-    # Other strategies of packing spread a long row over several: nothing is cut, and rows can't be told apart any more.
-    kept = whole if splits else prepare_dataset(whole, tokenizer, {**training, "shuffle_dataset": False})
+    from .counts import Counted
+    from .trl_preparation import arguments
+
+    places = list(places) if places is not None else list(range(1, len(rows) + 1))
+    args = arguments(training, method)
+    dataset = tokenized(rows, tokenizer, training, places, method)
+    whole = sides(dataset, tokenizer, {**training, "max_length": None}, method)
+    totals: npt.NDArray[np.int64] = reduce(np.maximum, [side.lengths for side in whole])
+    loss_on = _loss_on(layout, args, method)
+    limit = cut_at(args, method)
+    cut = totals > limit if limit else np.zeros(len(rows), dtype=bool)
     result = audit_prepared(
-        kept,
+        kept(dataset, whole, tokenizer, training, method),
         tokenizer,
         rows_given=len(rows),
-        max_length=limit,
+        max_length=args.max_length,
         layout=layout,
         loss_on=loss_on,
         stop_ids=stop_ids,
-        rows_cut=0 if splits or limit is None else int((columns.lengths > limit).sum()),
-        longest=int(columns.lengths.max()),
+        rows_cut=int(cut.sum()),
+        longest=int(totals.max()),
         preview=preview,
+        method=method,
+        training=training,
+        places=places,
+        cut=cut,
     )
-    prompts = columns.lengths - columns.per_row(columns.trained) if loss_on == "completion" else None
-    measured = lengths_from(columns.lengths.tolist(), None if prompts is None else prompts.tolist())
-    return Audited(result, measured)
-
-
-def _loss_on(layout: TrainedLayout, args: Any) -> LossOn:
-    """What TRL trains of the rows: completion_only_loss does nothing to messages and text."""
-    if args.assistant_only_loss:
-        return "assistant"
-    return "completion" if layout == "prompt-completion" and args.completion_only_loss is not False else "all"
-
-
-def _tokenized(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, training: dict[str, Any], numbers: list[int]
-) -> Dataset:
-    """All rows with input_ids, labels and row (their number): nothing cut, dropped, packed or shuffled."""
-    from .trl_preparation import as_dataset, prepare_dataset
-
-    chat = any(isinstance(value, list) for value in rows[0].values())
-    if chat and not tokenizer.chat_template:
-        raise FindingsError([finding("T005", "chat template", model=tokenizer.name_or_path or "The model")])
-    if tokenizer.eos_token is None:
-        raise FindingsError([finding("T009", "tokenizer", model=tokenizer.name_or_path or "The model")])
-    dataset = as_dataset(rows).add_column("row", numbers)
-    untouched = {**training, "max_length": None, "packing": False, "shuffle_dataset": False}
-    try:
-        prepared = prepare_dataset(dataset, tokenizer, untouched)
-    except TunesmithError:
-        raise
-    except Exception:
-        # Templates raise whatever Jinja, or the objects in it, raise: rendering row by row tells whether it was one.
-        refused = refused_rows(rows, lambda row: _render(row, tokenizer))
-        if not refused:
-            raise
-        raise FindingsError([refusal_finding(refused, numbers)]) from None
-    return prepared.select_columns(["input_ids", "labels", "row"])
-
-
-def refused_rows(rows: Sequence[Row], render: Callable[[Row], object]) -> dict[int, str]:
-    """The rows, counted from 0, that `render` raises on, each with the error's first line."""
-    refused: dict[int, str] = {}
-    for index, row in enumerate(rows):
-        try:
-            render(row)
-        except Exception as error:  # Jinja hands on whatever the template's expressions raise
-            refused[index] = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return refused
-
-
-def _render(row: Row, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Render a row's conversation as the trainer does: the prompt alone, and the whole."""
-    messages = row["messages"] if "messages" in row else row.get("prompt", "")
-    if not isinstance(messages, list):
-        return
-    tools = json.loads(row["tools"]) if row.get("tools") else None
-    if "completion" in row:
-        tokenizer.apply_chat_template(messages, tokenize=False, tools=tools, add_generation_prompt=True)
-    tokenizer.apply_chat_template([*messages, *row.get("completion", [])], tokenize=False, tools=tools)
-
-
-def refusal_finding(refused: dict[int, str], numbers: Sequence[int]) -> Finding:
-    """T008 for the rows that `refused_rows` found; `numbers` are the numbers of all rows in their file."""
-    rows = name_places([numbers[index] for index in refused])
-    return finding("T008", "chat template", count=f"{len(refused):,}", error=next(iter(refused.values())), rows=rows)
+    if limit and cut.any():
+        from_end = truncation(args) == "keep_end"
+        cutting = Counted(whole, tokenizer, _stops(tokenizer, stop_ids)).cutting(limit, from_end=from_end)
+        result = result.model_copy(update={"cutting": cutting})
+    prompts = whole[0].per_row(~whole[0].trained) if loss_on == "completion" else None
+    measured = lengths_from(totals.tolist(), None if prompts is None else prompts.tolist())
+    return Audited(result, measured, totals, prompts)
 
 
 def audit_prepared(
@@ -222,103 +190,64 @@ def audit_prepared(
     stop_ids: Sequence[int] = (),
     rows_cut: int = 0,
     longest: int | None = None,
-    preview: int = 3,
+    preview: int = 4,
+    method: str = "sft",
+    training: dict[str, Any] | None = None,
+    places: Sequence[Place] | None = None,
+    cut: npt.NDArray[np.bool_] | None = None,
 ) -> LabelAudit:
-    """Count in a dataset that already has input_ids and labels, such as the train_dataset of a trainer.
+    """Count in a dataset that the trainer has prepared, such as its train_dataset.
 
     Args:
-        dataset: The columns input_ids, labels and, when it is packed, seq_lengths; a column row numbers the preview.
+        dataset: The columns that `trl_preparation.prepare_dataset` names for the method; when it is packed,
+            seq_lengths; a column row numbers the preview.
         tokenizer: The model's.
-        max_length: Tokens at which the trainer cut rows.
+        rows_given: Rows before the trainer prepared them.
+        max_length: Tokens at which the trainer cuts rows.
         layout: The layout that the rows had.
         loss_on: What is trained of each row.
         stop_ids: Tokens besides the tokenizer's EOS at which generation stops.
-        preview: Number of rows to show with their labels.
-        rows_given: Rows before the trainer prepared them.
         rows_cut: Rows that were longer than `max_length`; a prepared dataset no longer tells, the plan's audit does.
         longest: Tokens of the longest row before cutting, known likewise.
+        preview: Number of rows to show with their labels.
+        method: The trainer's.
+        training: The trainer's arguments; needed where its collator cuts (dpo, kto).
+        places: Where the rows stand in their file; the dataset's column row then holds positions in it.
+        cut: Which of the `places` were cut.
     """
-    from .labels import LabelColumns
+    from .counts import Counted
     from .trl_preparation import library
 
-    columns = LabelColumns.of(dataset)
-    stops = list(dict.fromkeys([tokenizer.eos_token_id, *stop_ids]))
-    trained = columns.per_row(columns.trained)
-    stopping = columns.among(stops) & columns.trained
-    tokens, trained_tokens = len(columns.ids), int(columns.trained.sum())
-    numbers = dataset["row"][:preview] if "row" in dataset.column_names else list(range(1, preview + 1))
+    columns = sides(dataset, tokenizer, {"max_length": max_length, **(training or {})}, method)
+    counted = Counted(columns, tokenizer, _stops(tokenizer, stop_ids))
+    numbers: list[Any] | None = dataset["row"][:] if "row" in dataset.column_names else None
+    shown = numbers or range(1, counted.rows + 1)
+    if numbers and places is not None:
+        shown = [places[number] for number in numbers]
     return LabelAudit(
-        prepared_by=library(),
+        prepared_by=library(method),
+        method=method,
         layout=layout,
         loss_on=loss_on,
         max_length=max_length,
         rows=rows_given,
-        rows_kept=columns.rows,
-        rows_untrained=int((trained == 0).sum()),
-        tokens=tokens,
-        trained_tokens=trained_tokens,
-        trained_percent=round(100 * trained_tokens / tokens, 2) if tokens else 0.0,
-        stop_tokens=[str(token) for token in tokenizer.convert_ids_to_tokens(stops)],
-        rows_without_stop=int((columns.per_row(stopping) == 0).sum()),
-        rows_stop_only=_stop_only(columns, stopping, tokenizer),
         rows_cut=rows_cut,
         longest=longest,
-        bos_per_row={0: columns.rows} if tokenizer.bos_token_id is None else columns.leading(tokenizer.bos_token_id),
-        preview=columns.preview(preview, tokenizer, numbers),
+        preview=counted.preview(preview, shown, cut[numbers] if numbers and cut is not None else None),
+        **counted.fields(scored=loss_on == "score"),
     )
 
 
-def _stop_only(columns: LabelColumns, stopping: npt.NDArray[np.bool_], tokenizer: PreTrainedTokenizerBase) -> int:
-    """Rows with no trained token but stop tokens (`stopping`, shape (tokens,)) and the blanks around them."""
-    others = columns.trained & ~stopping
-    per_row = columns.per_row(others)
-    few = per_row <= _BLANKS
-    suspects = columns.of_rows(others, few)
-    blank = [token for token in set(columns.ids[suspects].tolist()) if not tokenizer.decode([token]).strip()]
-    said = columns.per_row(suspects & ~columns.among(blank))
-    return int((few & (said == 0) & (columns.per_row(stopping) > 0)).sum())
+def _loss_on(layout: TrainedLayout, args: Any, method: str) -> LossOn:
+    """What TRL trains of the rows: completion_only_loss does nothing to messages and text."""
+    if method == "reward":
+        return "score"
+    if method in ("dpo", "kto"):
+        return "completion"
+    if args.assistant_only_loss:
+        return "assistant"
+    return "completion" if layout == "prompt-completion" and args.completion_only_loss is not False else "all"
 
 
-def audit_findings(audit: LabelAudit, where: str, *, context: int | None = None) -> list[Finding]:
-    """What is wrong with the labels: T001, T002, T003, T004, T007 and T012.
-
-    Args:
-        audit: The label audit.
-        where: What was audited.
-        context: Tokens that the model takes at most: no longer max_length is advised.
-    """
-    findings: list[Finding] = []
-    lost = max(0, audit.rows - audit.rows_kept) + audit.rows_untrained
-    endless = audit.rows_without_stop - audit.rows_untrained
-    doubled = {number: rows for number, rows in audit.bos_per_row.items() if number > 1}
-    if endless:
-        # A few rows that were cut lose their stop, which T002 says; more than that, and the model won't stop.
-        by_cutting = endless <= audit.rows_cut and 2 * endless <= audit.rows_kept
-        severity: Severity = "warning" if by_cutting else "error"
-        stops = ", ".join(audit.stop_tokens)
-        findings.append(
-            finding("T001", where, severity=severity, count=f"{endless:,}", total=f"{audit.rows_kept:,}", stops=stops)
-        )
-    if audit.rows_cut:
-        findings.append(_cut_finding(audit, where, context))
-    if lost:
-        findings.append(finding("T003", where, count=f"{lost:,}", total=f"{audit.rows:,}"))
-    if doubled:
-        rows, most = sum(doubled.values()), max(doubled)
-        findings.append(finding("T004", where, count=f"{rows:,}", total=f"{audit.rows_kept:,}", bos=most))
-    if audit.loss_on == "all" and audit.layout != "text":
-        findings.append(finding("T007", where, percent=round(audit.trained_percent, 1)))
-    if audit.rows_stop_only:
-        count, stops = f"{audit.rows_stop_only:,}", ", ".join(audit.stop_tokens)
-        findings.append(finding("T012", where, count=count, total=f"{audit.rows_kept:,}", stops=stops))
-    return findings
-
-
-def _cut_finding(audit: LabelAudit, where: str, context: int | None) -> Finding:
-    count, total, longest = f"{audit.rows_cut:,}", f"{audit.rows:,}", audit.longest or "LONGEST"
-    cut = finding("T002", where, count=count, total=total, max_length=audit.max_length, longest=longest)
-    if not (context and audit.longest and audit.longest > context):
-        return cut
-    # P003 refuses a max_length beyond the context.
-    fix = f"The model's context is {context} tokens: shorten these rows, or split them."
-    return cut.model_copy(update={"fix": fix})
+def _stops(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int]) -> list[int]:
+    return list(dict.fromkeys([tokenizer.eos_token_id, *stop_ids]))

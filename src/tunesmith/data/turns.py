@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from .rows import BadRowError, Row, kind_of
+from .transcripts import is_transcript, read_transcript
 
 ROLES: Final = ("system", "user", "assistant", "tool")
 
 # ShareGPT and its descendants; "observation" and "function_call" as LLaMA-Factory writes them.
-_ALIASES: Final = {
+ALIASES: Final = {
     "human": "user",
+    "prompter": "user",
+    "customer": "user",
     "gpt": "assistant",
     "chatgpt": "assistant",
     "bot": "assistant",
+    "chatbot": "assistant",
     "model": "assistant",
+    "ai": "assistant",
+    "agent": "assistant",
+    "developer": "system",
     "observation": "tool",
+    "function": "tool",
+    "function_response": "tool",
+    "tool_response": "tool",
 }
-_FUNCTION_CALL: Final = "function_call"
-_OPTIONAL: Final = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking", "reasoning")
+FUNCTION_CALLS: Final = ("function_call", "tool_call")
+ROLE_KEYS: Final = ("role", "from", "speaker", "author", "sender")
+CONTENT_KEYS: Final = ("content", "value", "text", "message", "utterance", "parts")
+EXCHANGE_KEYS: Final = (("input", "output"), ("human", "assistant"), ("user", "assistant"), ("question", "answer"))
+OPTIONAL_KEYS: Final = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking", "reasoning")
 
 
 def is_chat(value: Any) -> bool:
@@ -36,12 +50,18 @@ def _is_turn(turn: Any) -> bool:
 
 
 def is_exchanges(value: Any) -> bool:
-    """Whether `value` is a non-empty list of XTuner's turns, each an input with its output."""
+    """Whether `value` is a non-empty list of turns as XTuner has them, each a question with its answer."""
     return isinstance(value, list) and bool(value) and all(map(_is_exchange, value))
 
 
 def _is_exchange(turn: Any) -> bool:
-    return isinstance(turn, dict) and {"input", "output"} <= turn.keys() <= {"system", "input", "output"}
+    return isinstance(turn, dict) and exchange_keys(turn.keys()) is not None
+
+
+def exchange_keys(keys: Iterable[str]) -> tuple[str, str] | None:
+    """The keys of question and answer in a turn that holds both, and nothing else but a system message."""
+    found = set(keys) - {"system"}
+    return next((pair for pair in EXCHANGE_KEYS if found == set(pair)), None)
 
 
 def answers(messages: list[Row]) -> int:
@@ -52,41 +72,55 @@ def answers(messages: list[Row]) -> int:
 def read_messages(value: Any, field: str) -> list[Row]:
     """The messages of a conversation under the keys role and content, plus those that tools and reasoning need.
 
+    A conversation is a list of turns, a single turn, or a transcript ("USER: ... ASSISTANT: ...").
+
     Raises:
         BadRowError: D005 null, D006 no messages, D007 unknown role, D012 an empty answer, D013 wrong type,
             D016 an answer that is not to be trained.
     """
     if value is None:
         raise BadRowError("D005", field)
+    if isinstance(value, str) and is_transcript(value):
+        value = read_transcript(value)
+    elif isinstance(value, dict):
+        value = [value]
     if not isinstance(value, list):
         raise BadRowError("D013", field, kind_of(value))
     if not value:
         raise BadRowError("D006", "messages")
     messages: list[Row] = []
     for turn in value:
-        if not isinstance(turn, dict):
+        if isinstance(turn, list) and len(turn) == 2:
+            messages += _exchange(turn[0], turn[1], field)
+        elif not isinstance(turn, dict):
             raise BadRowError("D005" if turn is None else "D013", f"{field}[]", kind_of(turn))
-        if _is_exchange(turn):
-            messages += _exchange(turn, field)
+        elif keys := exchange_keys(turn.keys()):
+            messages += _exchange(turn[keys[0]], turn[keys[1]], field, turn.get("system"))
         else:
             messages.append(_message(turn, field))
     return messages
 
 
-def _exchange(turn: Row, field: str) -> list[Row]:
-    """The messages of an XTuner turn: the system message where there is one, the question and its answer."""
-    spoken = [("system", turn.get("system")), ("user", turn["input"])]
+def _exchange(asked: Any, answered: Any, field: str, system: Any = None) -> list[Row]:
+    """The messages of a question with its answer, after the system message where there is one."""
+    spoken = [("system", system), ("user", asked)]
     messages = [{"role": role, "content": content} for role, content in spoken if content]
-    return [_message(message, field) for message in (*messages, {"role": "assistant", "content": turn["output"]})]
+    return [_message(message, field) for message in (*messages, {"role": "assistant", "content": answered})]
+
+
+def key_of(turn: Collection[str], keys: tuple[str, ...]) -> str | None:
+    """The first of `keys` that a turn has."""
+    return next((key for key in keys if key in turn), None)
 
 
 def _message(turn: Row, field: str) -> Row:
-    named = "role" in turn
-    role = _role(turn.get("role" if named else "from"))
-    content = turn.get("content" if named else "value")
-    message: Row = {key: turn[key] for key in _OPTIONAL if turn.get(key) is not None}
-    if role == _FUNCTION_CALL:
+    role = role_of(turn.get(key_of(turn, ROLE_KEYS) or ""))
+    content = turn.get(key_of(turn, CONTENT_KEYS) or "")
+    message: Row = {key: turn[key] for key in OPTIONAL_KEYS if turn.get(key) is not None}
+    if role in FUNCTION_CALLS:
         role, content, message["tool_calls"] = "assistant", "", _calls(content, field)
+    elif turn.get("function_call"):
+        message["tool_calls"] = _calls(turn["function_call"], field)
     if role not in ROLES:
         raise BadRowError("D007", "role", role)
     if role == "assistant" and turn.get("weight") == 0:
@@ -99,11 +133,12 @@ def _message(turn: Row, field: str) -> Row:
     return {"role": role, "content": text, **message}
 
 
-def _role(value: Any) -> str:
+def role_of(value: Any) -> str:
+    """The role as chat templates know it, for any usual spelling; one that isn't known stays as it is."""
     if not isinstance(value, str):
         return "none" if value is None else str(value)
     lowered = value.strip().lower()
-    return _ALIASES.get(lowered, lowered)
+    return ALIASES.get(lowered, lowered)
 
 
 def _calls(content: Any, field: str) -> list[Row]:
@@ -126,9 +161,31 @@ def read_text(value: Any, field: str) -> str:
         return value
     if value is None:
         raise BadRowError("D005", field)
-    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
-        other = [str(part.get("type")) for part in value if not isinstance(part.get("text"), str)]
-        if other:
-            raise BadRowError("D013", field, f"parts of type {other[0]}")
-        return "".join(part["text"] for part in value)
+    if isinstance(value, list) and value and all(isinstance(part, (dict, str)) for part in value):
+        texts = [part if isinstance(part, str) else part.get("text", part.get("value")) for part in value]
+        for part, text in zip(value, texts, strict=True):
+            if not isinstance(text, str):
+                raise BadRowError("D013", field, f"parts of type {part.get('type')}")
+        return "".join(texts)
     raise BadRowError("D013", field, kind_of(value))
+
+
+def read_tools(value: Any, field: str) -> list[Any]:
+    """The tools of a row, given as JSON text, a list or a single one, each as chat templates want it.
+
+    Raises:
+        BadRowError: D013, text that isn't JSON.
+    """
+    try:
+        listed = json.loads(value) if isinstance(value, str) and value.strip() else value
+    except ValueError:
+        raise BadRowError("D013", field, "text that isn't JSON") from None
+    tools = listed if isinstance(listed, list) else [listed] if listed else []
+    return [_tool(tool) for tool in tools]
+
+
+def _tool(tool: Any) -> Any:
+    bare = (
+        isinstance(tool, dict) and "name" in tool and "function" not in tool and tool.get("type") in (None, "function")
+    )
+    return {"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}} if bare else tool

@@ -54,7 +54,7 @@ def model_facts(source: Source) -> ModelFacts:
         tied=not any(name.startswith("lm_head.") for name in tensors),
         has_template=(source.folder / "chat_template.jinja").exists()
         or (tokenizer.exists() and bool(read_json(tokenizer).get("chat_template"))),
-        stop_ids=_stop_ids(source.folder, config),
+        stop_ids=stop_ids(source.folder),
         bytes=sum(math.prod(shape) * _size(dtype) for dtype, shape in tensors.values()),
     )
 
@@ -64,9 +64,15 @@ def _number(config: dict[str, Any], *names: str) -> int:
     return next((int(config[name]) for name in names if isinstance(config.get(name), int | float)), 0)
 
 
-def _stop_ids(folder: Path, config: dict[str, Any]) -> list[int]:
-    generation = folder / "generation_config.json"
-    stops = (read_json(generation) if generation.exists() else config).get("eos_token_id")
+def stop_ids(folder: Path) -> list[int]:
+    """The tokens at which generation stops, by generation_config.json, or config.json where there is none.
+
+    Raises:
+        UsageError: the file can't be read.
+    """
+    files = [folder / name for name in ("generation_config.json", "config.json")]
+    file = next((file for file in files if file.exists()), None)
+    stops = read_json(file).get("eos_token_id") if file else None
     return [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
 
 

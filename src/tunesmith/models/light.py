@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Sequence
@@ -10,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from .facts import stop_ids
 from .load import load_tokenizer, read_template
+from .marked import marked_template
 from .source import read_json
 
 _BATCH = 1024
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # Transformers takes each for the others
 _KEYS = {"tools": ("tools",), "tool_calls": ("tool_calls",), "reasoning": _REASONING}
 _TEXTS = ("content", *_REASONING)
+_ANSWERS = ("completion", "chosen", "rejected")
 
 
 class LightTokenizer:
@@ -26,7 +28,7 @@ class LightTokenizer:
         template: The chat template's text, or None.
         eos: The EOS token, or None.
         pad: The token that fills up short rows, or None.
-        has_generation_marks: Whether the template marks what the assistant wrote.
+        has_generation_marks: Whether the template, or TRL's marked copy of it, marks what the assistant wrote.
     """
 
     def __init__(self, folder: Path, chat_template: str | None = None) -> None:
@@ -48,10 +50,16 @@ class LightTokenizer:
         self.eos = self._special.get("eos_token")
         self.pad = self._special.get("pad_token")
         self.template = read_template(chat_template) if chat_template else _own_template(folder, settings)
-        self.has_generation_marks = self.template is not None and _can_mark(self.template)
+        self._marked = marked_template(self.template) if self.template else None
+        self.has_generation_marks = self._marked is not None
+        self._stop_ids = stop_ids(folder)
 
-    def render(self, messages: list[dict[str, Any]], *, prompt: bool = False, tools: Any = None) -> str:
+    def render(
+        self, messages: list[dict[str, Any]], *, prompt: bool = False, tools: Any = None, marked: bool = False
+    ) -> str:
         """The text of a conversation; with `prompt`, ended by the header of the assistant's turn.
+
+        `marked` renders as assistant-only loss does: by TRL's marked copy of the template where it has none itself.
 
         Raises:
             jinja2.TemplateError: the template refuses the conversation.
@@ -61,7 +69,7 @@ class LightTokenizer:
         rendered, _ = render_jinja_template(
             conversations=[messages],
             tools=tools,
-            chat_template=self.template,
+            chat_template=self._marked or self.template if marked else self.template,
             add_generation_prompt=prompt,
             **self._special,
         )
@@ -70,21 +78,34 @@ class LightTokenizer:
     def encode_rows(self, rows: Sequence[dict[str, Any]], layout: str) -> tuple[list[int] | None, list[int]]:
         """Token counts of `rows`: of their prompts (None where rows have none), and of whole rows.
 
+        Of a preference pair's two sides the longer one counts; of a prompt alone, the prompt is the whole.
+
         Raises:
             jinja2.TemplateError: the template refuses a row.
         """
         if layout == "text":
             return None, self._count([self._ended(row["text"]) for row in rows], special=True)
         if layout == "messages":
-            return None, self._count([self.render(row["messages"], tools=_tools(row)) for row in rows], special=False)
+            texts = [self.render(row["messages"], tools=_tools(row), marked=True) for row in rows]
+            return None, self._count(texts, special=False)
+        prompts = self._prompts(rows)
+        if layout == "prompt-only":
+            return None, prompts
+        names = ("chosen", "rejected") if layout == "preference" else ("completion",)
+        sides = [self._with_answers(rows, name) for name in names]
+        return prompts, [max(lengths) for lengths in zip(*sides, strict=True)]
+
+    def _prompts(self, rows: Sequence[dict[str, Any]]) -> list[int]:
         if rows and isinstance(rows[0]["prompt"], str):
-            prompts = self._count([row["prompt"] for row in rows], special=True)
-            return prompts, self._count([self._ended(row["prompt"] + row["completion"]) for row in rows], special=True)
-        prompts = self._count(
-            [self.render(row["prompt"], prompt=True, tools=_tools(row)) for row in rows], special=False
-        )
-        whole = [self.render(row["prompt"] + row["completion"], tools=_tools(row)) for row in rows]
-        return prompts, self._count(whole, special=False)
+            return self._count([row["prompt"] for row in rows], special=True)
+        texts = [self.render(row["prompt"], prompt=True, tools=_tools(row)) for row in rows]
+        return self._count(texts, special=False)
+
+    def _with_answers(self, rows: Sequence[dict[str, Any]], name: str) -> list[int]:
+        if rows and isinstance(rows[0]["prompt"], str):
+            return self._count([self._ended(row["prompt"] + row[name]) for row in rows], special=True)
+        texts = [self.render(row["prompt"] + row[name], tools=_tools(row)) for row in rows]
+        return self._count(texts, special=False)
 
     def changed_prompts(self, rows: Sequence[dict[str, Any]]) -> int:
         """Number of conversational rows whose prompt, ready for an answer, isn't how the whole row begins.
@@ -92,11 +113,14 @@ class LightTokenizer:
         Raises:
             jinja2.TemplateError: the template refuses a row.
         """
-        return sum(
-            not self.render(row["prompt"] + row["completion"], tools=_tools(row)).startswith(
-                self.render(row["prompt"], prompt=True, tools=_tools(row))
-            )
-            for row in rows
+        return sum(map(self._changes_prompt, rows))
+
+    def _changes_prompt(self, row: dict[str, Any]) -> bool:
+        prompt = self.render(row["prompt"], prompt=True, tools=_tools(row))
+        return any(
+            not self.render(row["prompt"] + row[name], tools=_tools(row)).startswith(prompt)
+            for name in _ANSWERS
+            if name in row
         )
 
     def left_out(self, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
@@ -113,21 +137,26 @@ class LightTokenizer:
 
     def _leaves_out(self, row: dict[str, Any], part: str) -> bool:
         """Whether a row is rendered the same with and without a part."""
-        messages = _conversation(row)
-        whole = self.render(messages, tools=_tools(row))
+        messages, marked = _messages(row), "messages" in row
+        whole = self.render(messages, tools=_tools(row), marked=marked)
         if part == "tools":
             bare, tools = messages, None
         else:
             bare = [{key: value for key, value in message.items() if key not in _KEYS[part]} for message in messages]
             tools = _tools(row)
         try:
-            return self.render(bare, tools=tools) == whole
+            return self.render(bare, tools=tools, marked=marked) == whole
         except Exception:  # Jinja hands on whatever the template's expressions raise; it does look at the part, then
             return False
 
     def special_tokens(self) -> set[str]:
         """The tokenizer's special tokens: turn markers, BOS, EOS and the like."""
         return {token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special}
+
+    def stop_tokens(self) -> list[str]:
+        """The tokens at which generation stops: EOS, and those of generation_config.json."""
+        named = [self._tokenizer.id_to_token(token) for token in self._stop_ids]
+        return [token for token in dict.fromkeys([self.eos, *named]) if token]
 
     def with_special_tokens(self, rows: Sequence[dict[str, Any]]) -> tuple[int, list[str]]:
         """Number of conversational rows with special tokens in what is said or reasoned, and these tokens, sorted."""
@@ -138,7 +167,7 @@ class LightTokenizer:
         found = [
             {
                 token
-                for message in _conversation(row)
+                for message in _messages(row)
                 for part in _TEXTS
                 for token in pattern.findall(message.get(part) or "")
             }
@@ -156,20 +185,6 @@ class LightTokenizer:
             encoded = self._tokenizer.encode_batch_fast(texts[start : start + _BATCH], add_special_tokens=special)
             counts += [len(row.ids) for row in encoded]
         return counts
-
-
-def _can_mark(template: str) -> bool:
-    """Whether the assistant's tokens can be told apart: by the template's own marks, or by TRL's marked copy of it.
-
-    TRL's table can't be imported without torch, but its files are named alike: X.jinja and X_training.jinja.
-    """
-    if "endgeneration" in template:
-        return True
-    trl = importlib.util.find_spec("trl")
-    folders = [Path(place) / "chat_templates" for place in (trl.submodule_search_locations or [] if trl else [])]
-    marked = [file for folder in folders for file in folder.glob("*_training.jinja")]
-    originals = [file.with_name(file.name.replace("_training", "")) for file in marked]
-    return any(file.exists() and file.read_text(encoding="utf-8") == template for file in originals)
 
 
 def _backend(folder: Path) -> Any:
@@ -206,12 +221,16 @@ def _tools(row: dict[str, Any]) -> Any:
     return json.loads(tools) if isinstance(tools, str) else tools
 
 
-def _conversation(row: dict[str, Any]) -> list[dict[str, Any]]:
-    return row["messages"] if "messages" in row else [*row["prompt"], *row["completion"]]
+def _messages(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """All messages of a row; of a pair, those of both sides."""
+    if "messages" in row:
+        return list(row["messages"])
+    return [*row["prompt"], *(message for name in _ANSWERS for message in row.get(name, []))]
 
 
 def _has(row: dict[str, Any], part: str) -> bool:
     if part == "tools":
         return bool(row.get("tools"))
-    messages = row["completion"] if part == "reasoning" and "completion" in row else _conversation(row)
+    trained = [message for name in _ANSWERS for message in row.get(name, [])]
+    messages = trained if part == "reasoning" and trained else _messages(row)
     return any(message.get(key) for message in messages for key in _KEYS[part])

@@ -77,7 +77,7 @@ def check_plan(plan: Plan, recipe: Recipe, owned: dict[str, Any], rows: Rows) ->
         yield finding("P009", f"training.{name}", name=name, reason=reason, remedy=remedy)
     yield from unknown_targets(plan.model, recipe.adapter)
     yield from _check_rate(plan, recipe)
-    yield from _check_lengths(plan, rows)
+    yield from _check_lengths(plan)
     if recipe.training.get("save_total_limit") == 1:
         yield finding("P004", "training.save_total_limit")
     strategy = plan.training["eval_strategy"]
@@ -109,20 +109,24 @@ def _check_rate(plan: Plan, recipe: Recipe) -> Iterator[Finding]:
         yield finding("P010", "dtype", value=rate)
 
 
-def _check_lengths(plan: Plan, rows: Rows) -> Iterator[Finding]:
+def _check_lengths(plan: Plan) -> Iterator[Finding]:
     max_length = plan.training["max_length"]
     if max_length is None:
         return
     if plan.model.context and max_length > plan.model.context:
         yield finding("P003", "training.max_length", max_length=max_length, context=plan.model.context)
     total = plan.train.rows
-    dropped = sum(prompt >= max_length for prompt in rows.prompt_counts)
-    if dropped:
-        yield finding("T003", "training rows", count=dropped, total=total)
     longest = plan.train.longest or 0
     if plan.train.cut:
         cut = finding(
-            "T002", "training rows", count=plan.train.cut, total=total, max_length=max_length, longest=longest
+            "T002",
+            "training rows",
+            count=plan.train.cut,
+            total=total,
+            max_length=max_length,
+            end="end",
+            lost="",
+            longest=longest,
         )
         beyond = plan.model.context and longest > plan.model.context
         fix = f"The model's context is {plan.model.context} tokens: shorten these rows, or split them."

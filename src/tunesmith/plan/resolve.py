@@ -12,7 +12,7 @@ from .device import fit_batch
 from .parameters import lora_arguments, state_memory, trained_parameters
 from .preflight import check_plan, is_owned
 from .rates import usual_learning_rate
-from .rows import Rows
+from .rows import UNKNOWN_CONTEXT, Rows
 from .versions import installed_versions
 
 _EFFECTIVE_BATCH = 16
@@ -85,7 +85,7 @@ def _dtype(recipe: Recipe, choices: Choices, hardware: Hardware) -> str:
 
 
 def _lengths(choices: Choices, lengths: TokenLengths, model: ModelFacts) -> int:
-    context = model.context or 1024
+    context = model.context or UNKNOWN_CONTEXT
     longest = lengths.total.max
     if longest <= context:
         value, reason = min(context, math.ceil(longest / 64) * 64), f"the longest row has {longest} tokens; none is cut"

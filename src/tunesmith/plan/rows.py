@@ -6,21 +6,22 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..data.prepare import Prepared, is_conversational, prepare
-from ..data.refused import without_refused
+from ..data.refused import without_long_prompts, without_refused
 from ..data.rendered import rendered_findings
 from ..data.sources import read
-from ..data.split import split, split_findings
+from ..data.split import held_out, split_findings
 from ..data.tokens import lengths_from, refusal_finding, refused_rows
 from ..models.light import LightTokenizer
-from ..recipe.schema import Recipe
-from ..records import Finding, Split, TokenLengths
+from ..recipe.schema import Recipe, Source
+from ..records import Finding, LossOn, Split, TokenLengths, TrainedLayout
 from ..rules import FindingsError, finding, refuse_errors
 
 Row = dict[str, Any]
+UNKNOWN_CONTEXT = 1024
+"""Tokens that a model is given at most when it doesn't say what it takes; TRL's default."""
 _LOOKED_AT = 200  # how a template treats prompts hardly depends on the row
 
 
@@ -30,17 +31,15 @@ class Rows:
 
     Attributes:
         token_counts: Tokens of each training row under the model's template.
-        prompt_counts: Tokens of each training row's prompt; none where rows have no prompt.
     """
 
-    layout: Literal["messages", "prompt-completion", "text"]
-    loss_on: Literal["completion", "assistant", "all"]
+    layout: TrainedLayout
+    loss_on: LossOn
     train: list[Row]
     eval: list[Row]
     test: list[Row]
     lengths: TokenLengths
     token_counts: list[int]
-    prompt_counts: list[int]
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -66,68 +65,119 @@ class Rows:
         )
 
 
-def gather_rows(recipe: Recipe, tokenizer: LightTokenizer) -> Rows:
-    """Read, map, split and measure the rows of a recipe.
+def gather_rows(recipe: Recipe, tokenizer: LightTokenizer, context: int | None = None) -> Rows:
+    """Read, map, split and measure the rows of a recipe; `context` is what the model takes at most, in tokens.
 
     Raises:
         UsageError: a file isn't there, or the files' layouts differ.
         FindingsError: rows that can't be trained on.
     """
-    name = recipe.data.train[0].path
-    train_file = _prepare(name, recipe, tokenizer)
-    findings = list(train_file.findings)
-    held_out: Sequence[Row]
+    reader = _Reader(recipe, tokenizer, context)
+    whole = reader.read(recipe.data.train)
+    findings = list(whole.prepared.findings)
     if isinstance(recipe.data.eval, str):
-        train, held_out = train_file.rows, _other(recipe.data.eval, recipe, tokenizer, train_file, findings)
+        train, held = whole.rows, _other(recipe.data.eval, reader, whole, findings)
+        prompts, totals = whole.prompts, whole.totals
     else:
-        train, held_out = split(train_file.rows, recipe.data.eval, recipe.seed)
-        _measure(tokenizer, held_out, train_file, name)
-    test = _other(recipe.data.test, recipe, tokenizer, train_file, findings) if recipe.data.test else []
-    findings += split_findings(train, test or held_out, "test" if test else "eval")
+        aside = held_out(whole.rows, recipe.data.eval, recipe.seed)
+        train, prompts, totals = whole.without(aside)
+        held = [whole.rows[index] for index in sorted(aside)]
+    test = _other(recipe.data.test, reader, whole, findings) if recipe.data.test else []
+    findings += split_findings(train, test or held, "test" if test else "eval")
     if tokenizer.eos is not None and tokenizer.pad == tokenizer.eos:
         findings.append(finding("T006", "tokenizer", token=tokenizer.eos))
-    prompts, totals = _measure(tokenizer, train, train_file, name)
-    findings += _changed_prompts(tokenizer, train[:_LOOKED_AT], train_file)
-    findings += rendered_findings(train, tokenizer, Path(name).name)
+    findings += _changed_prompts(tokenizer, train[:_LOOKED_AT], whole.prepared)
+    findings += rendered_findings(train, tokenizer, whole.name)
     return Rows(
-        layout=train_file.layout,
-        loss_on=train_file.loss_on,
-        train=list(train),
-        eval=list(held_out),
-        test=list(test),
+        layout=whole.prepared.layout,
+        loss_on=whole.prepared.loss_on,
+        train=train,
+        eval=held,
+        test=test,
         lengths=lengths_from(totals, prompts),
         token_counts=totals,
-        prompt_counts=prompts or [],
         findings=findings,
     )
 
 
-def _prepare(path: str, recipe: Recipe, tokenizer: LightTokenizer, like: Prepared | None = None) -> Prepared:
-    prepared = prepare(
-        read(Path(path)),
-        recipe.data.mapping,
-        recipe.data.bad_rows,
-        generation_marks=tokenizer.has_generation_marks,
-        conversational=tokenizer.template is not None,
-        like=like,
-    )
-    refuse_errors(prepared.findings)
-    if recipe.data.bad_rows == "drop" and not _lacks_template(tokenizer, prepared.rows):
-        return without_refused(prepared, lambda row: tokenizer.encode_rows([row], prepared.layout), Path(path).name)
-    return prepared
+@dataclass(frozen=True)
+class _Measured:
+    """The prepared rows of one file, with their tokens.
+
+    Attributes:
+        name: The file's name, for findings.
+        prepared: The rows.
+        prompts: Tokens of each row's prompt; None where rows have no prompt.
+        totals: Tokens of each row.
+    """
+
+    name: str
+    prepared: Prepared
+    prompts: list[int] | None
+    totals: list[int]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows."""
+        return self.prepared.rows
+
+    def without(self, aside: set[int]) -> tuple[list[Row], list[int] | None, list[int]]:
+        """Rows, tokens of prompts, and tokens of rows, without some of the rows, counted from 0."""
+        kept = [index for index in range(len(self.rows)) if index not in aside]
+        prompts = None if self.prompts is None else [self.prompts[index] for index in kept]
+        return [self.rows[index] for index in kept], prompts, [self.totals[index] for index in kept]
 
 
-def _other(path: str, recipe: Recipe, tokenizer: LightTokenizer, train: Prepared, findings: list[Finding]) -> list[Row]:
-    prepared = _prepare(path, recipe, tokenizer, like=train)
-    findings += [found for found in prepared.findings if found not in findings]
-    _measure(tokenizer, prepared.rows, prepared, path)
-    return prepared.rows
+@dataclass(frozen=True)
+class _Reader:
+    """Reads files as a recipe says, for one model."""
+
+    recipe: Recipe
+    tokenizer: LightTokenizer
+    context: int | None
+
+    def read(self, data: str | list[Source], like: Prepared | None = None) -> _Measured:
+        """The rows of some data that the model can take, in the layout of `like`."""
+        recipe, tokenizer = self.recipe, self.tokenizer
+        raw = read(data, seed=recipe.seed)
+        prepared = prepare(
+            raw,
+            recipe.data.mapping,
+            recipe.data.bad_rows,
+            generation_marks=tokenizer.has_generation_marks,
+            conversational=tokenizer.template is not None,
+            like=like,
+            method=recipe.method,
+            filter=recipe.data.filter,
+        )
+        refuse_errors(prepared.findings)
+        if recipe.data.bad_rows == "drop" and not _lacks_template(tokenizer, prepared.rows):
+            prepared = without_refused(prepared, lambda row: tokenizer.encode_rows([row], prepared.layout), raw.name)
+        prompts, totals = _tokens(tokenizer, prepared, raw.name)
+        measured = _Measured(raw.name, prepared, prompts, totals)
+        return self._with_room(measured) if prompts and recipe.method == "sft" else measured
+
+    def _with_room(self, measured: _Measured) -> _Measured:
+        """Without the rows whose prompt leaves no room for an answer: TRL would drop them unannounced."""
+        own = self.recipe.training.get("max_length", self.context)
+        limit, within = (own, "max_length") if own != self.context else (own, "the model's context")
+        full = {row for row, tokens in enumerate(measured.prompts or ()) if limit is not None and tokens >= limit}
+        if not full:
+            return measured
+        _, prompts, totals = measured.without(full)
+        kept = without_long_prompts(measured.prepared, full, f"{within} of {limit:,} tokens", measured.name)
+        return _Measured(measured.name, kept, prompts, totals)
 
 
-def _measure(
-    tokenizer: LightTokenizer, rows: Sequence[Row], prepared: Prepared, path: str
-) -> tuple[list[int] | None, list[int]]:
-    """Token counts of `rows`, which are among the `prepared` ones of the file `path`."""
+def _other(path: str, reader: _Reader, train: _Measured, findings: list[Finding]) -> list[Row]:
+    measured = reader.read(path, like=train.prepared)
+    findings += [found for found in measured.prepared.findings if found not in findings]
+    return measured.rows
+
+
+def _tokens(tokenizer: LightTokenizer, prepared: Prepared, name: str) -> tuple[list[int] | None, list[int]]:
+    """Tokens of prompts and rows of the data `name`."""
+    rows = prepared.rows
     if _lacks_template(tokenizer, rows):
         # The plan says T005; lengths without turn markers are near enough until then.
         texts = [{"text": json.dumps(row, ensure_ascii=False)} for row in rows]
@@ -135,11 +185,11 @@ def _measure(
     try:
         return tokenizer.encode_rows(rows, prepared.layout)
     except Exception:  # Jinja hands on whatever the template's expressions raise
-        refused = _refused(tokenizer, prepared)
+        refused = refused_rows(rows, lambda row: tokenizer.encode_rows([row], prepared.layout))
         if not refused:
             raise
         found = refusal_finding(refused, prepared.places)
-        raise FindingsError([found.model_copy(update={"where": Path(path).name})]) from None
+        raise FindingsError([found.model_copy(update={"where": name})]) from None
 
 
 def _changed_prompts(tokenizer: LightTokenizer, rows: Sequence[Row], prepared: Prepared) -> list[Finding]:
@@ -151,7 +201,3 @@ def _changed_prompts(tokenizer: LightTokenizer, rows: Sequence[Row], prepared: P
 
 def _lacks_template(tokenizer: LightTokenizer, rows: Sequence[Row]) -> bool:
     return tokenizer.template is None and bool(rows) and is_conversational(rows[0])
-
-
-def _refused(tokenizer: LightTokenizer, prepared: Prepared) -> dict[int, str]:
-    return refused_rows(prepared.rows, lambda row: tokenizer.encode_rows([row], prepared.layout))

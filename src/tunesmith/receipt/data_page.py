@@ -52,10 +52,12 @@ def fragment(verdict: Verdict) -> str:
 
 
 def figures(quality: Quality) -> list[tuple[str, str]]:
-    """The plain figures of a quality record, under readable names; tables and lists are the findings' part."""
+    """The plain figures of a quality record, under readable names; those that don't apply are left out."""
     named = ((name.replace("_", " ").capitalize(), value) for name, value in quality)
-    return [(name, _figure(value)) for name, value in named if isinstance(value, int | float | str) and value != ""]
+    return [(name, _figure(value)) for name, value in named if value not in (None, "", {})]
 
 
-def _figure(value: float | str) -> str:
+def _figure(value: float | str | dict[str, int]) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {text.count(rows)}" for name, rows in value.items())
     return value if isinstance(value, str) else text.count(value) if isinstance(value, int) else text.number(value, 3)

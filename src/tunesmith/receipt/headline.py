@@ -90,7 +90,13 @@ def labels(receipt: Receipt) -> Line:
 
 def loss_on(found: LabelAudit) -> str:
     """What the loss was on, in words."""
-    return {"completion": "the completion", "assistant": "the assistant's turns", "all": "all tokens"}[found.loss_on]
+    words = {
+        "completion": "the completion",
+        "assistant": "the assistant's turns",
+        "all": "all tokens",
+        "score": "one score for each whole row",
+    }
+    return words[found.loss_on]
 
 
 def export(receipt: Receipt) -> Line:

@@ -53,7 +53,7 @@ class Mapping(_Section):
 class Source(_Section):
     """Rows of one place."""
 
-    path: str = Field(min_length=1, description="File, folder, glob, or the id of a dataset on the Hub")
+    path: str = Field(description="File, folder, glob, or the id of a dataset on the Hub")
     config: str | None = Field(default=None, description="Configuration of a dataset on the Hub")
     split: str | None = Field(default=None, description="Split of a dataset on the Hub; default: train")
     revision: str | None = Field(default=None, description="Branch, tag or commit of a dataset on the Hub")
@@ -77,6 +77,8 @@ def _as_sources(value: Any) -> Any:
     given = value if isinstance(value, list) else [value]
     if not all(isinstance(one, str | dict | Source) for one in given):
         raise PydanticCustomError("sources", "Input should be a path, a source with its keys, or a list of these")
+    if "" in given:
+        raise PydanticCustomError("sources", "A path should not be empty")
     return [{"path": one} if isinstance(one, str) else one for one in given]
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
+
+from .schema import is_dataset_id
 
 _TEXT = """\
 # A tunesmith recipe. Everything left out is decided by the plan and explained there:
@@ -19,7 +22,7 @@ method: {method}
 # {remark}
 data:
   train: {train}
-{mapping}{test}  eval: 0.05            # share of train that is held out; or a file
+{mapping}{filter}{test}  eval: 0.05            # share of train that is held out; or a file
   # bad_rows: drop      # drop rows that can't be trained on, instead of refusing the file
 
 # Low-rank adapters train few parameters and are merged at export; `kind: none` trains all weights.
@@ -49,16 +52,22 @@ def recipe_text(
     folder: Path,
     test: str | None = None,
     mapping: dict[str, str] | None = None,
+    keep: dict[str, bool | int | float | str] | None = None,
 ) -> str:
-    """A recipe file for `folder`, with the paths of data and model as seen from there."""
+    """A recipe file for `folder`, with the paths of data and model as seen from there; `keep` is its `data.filter`."""
     return _TEXT.format(
         model=_scalar(_relative(model, folder) if Path(model).is_dir() else model),
         method=method,
         remark="".join(character for character in " ".join(remark.split()) if character.isprintable()),
-        train=_scalar(_relative(data, folder)),
+        train=_scalar(data if _on_the_hub(data) else _relative(data, folder)),
         mapping=f"  mapping: {_flow(mapping)}\n" if mapping else "",
-        test=f"  test: {_scalar(_relative(test, folder))}\n" if test else "",
+        filter=f"  filter: {_flow(keep)}\n" if keep else "",
+        test=f"  test: {_scalar(test if _on_the_hub(test) else _relative(test, folder))}\n" if test else "",
     )
+
+
+def _on_the_hub(data: str) -> bool:
+    return is_dataset_id(data) and not Path(data).exists()
 
 
 def _relative(path: str, folder: Path) -> str:
@@ -71,12 +80,16 @@ def _scalar(value: str) -> str:
     return _flow(value).removesuffix("...").strip()
 
 
-def _flow(value: str | dict[str, str]) -> str:
+def _flow(value: str | Mapping[str, bool | int | float | str]) -> str:
     """`value` on one line of YAML."""
-    texts = [value] if isinstance(value, str) else [*value, *value.values()]
+    texts = [value] if isinstance(value, str) else [str(text) for pair in value.items() for text in pair]
     # PyYAML folds a line break that it leaves bare; those of Unicode come back as spaces.
     breaks = any(text.splitlines() != [text] for text in texts if text)
     style = '"' if breaks else None
     return yaml.safe_dump(
-        value, default_flow_style=True, default_style=style, allow_unicode=not breaks, width=1 << 20
+        value if isinstance(value, str) else dict(value),
+        default_flow_style=True,
+        default_style=style,
+        allow_unicode=not breaks,
+        width=1 << 20,
     ).strip()

@@ -3,6 +3,7 @@
 from .base import Finding, Part, Record, Severity
 from .data import (
     Column,
+    Cutting,
     DataReport,
     Histogram,
     LabelAudit,
@@ -11,6 +12,7 @@ from .data import (
     Lengths,
     LossOn,
     Packing,
+    PairAudit,
     PreviewRow,
     SourceFile,
     Span,
@@ -21,6 +23,7 @@ from .data import (
 from .evaluation import ChangedRow, Comparison, EvalReport, Interval
 from .export import Artifact, Check, Manifest
 from .plan import Choice, Hardware, LinearShape, MemoryEstimate, ModelFacts, Plan, Split
+from .preparation import Cluster, DatasetFile, Preparation, PreparationSettings, PreparationStep
 from .quality import Quality
 from .receipt import Receipt
 from .run import LOCKED, RUN_LOCK, Event, RunRecord
@@ -32,9 +35,12 @@ __all__ = [
     "ChangedRow",
     "Check",
     "Choice",
+    "Cluster",
     "Column",
     "Comparison",
+    "Cutting",
     "DataReport",
+    "DatasetFile",
     "EvalReport",
     "Event",
     "Finding",
@@ -51,8 +57,12 @@ __all__ = [
     "MemoryEstimate",
     "ModelFacts",
     "Packing",
+    "PairAudit",
     "Part",
     "Plan",
+    "Preparation",
+    "PreparationSettings",
+    "PreparationStep",
     "PreviewRow",
     "Quality",
     "Receipt",

@@ -23,7 +23,7 @@ Layout = Literal[
     "unknown",
 ]
 TrainedLayout = Literal["messages", "prompt-completion", "text", "preference", "unpaired-preference", "prompt-only"]
-LossOn = Literal["completion", "assistant", "all"]
+LossOn = Literal["completion", "assistant", "all", "score"]
 
 
 class Column(Part):
@@ -85,29 +85,59 @@ class Span(Part):
 class PreviewRow(Part):
     """One row as the trainer sees it."""
 
-    row: int = Field(description="Row number in the dataset, counted from 1")
+    row: int | str = Field(description="Row number, counted from 1; with its file where there are several")
     spans: list[Span]
+    why: str = Field(default="", description="Why this row is shown: the longest, cut, one side of a pair, ...")
+
+
+class Cutting(Part):
+    """What max_length takes away from the rows that are longer."""
+
+    end: Literal["end", "beginning"] = Field(description="The part of a row that is cut off")
+    tokens: int = Field(description="Tokens cut off, those of dropped rows among them")
+    answer_tokens: int = Field(description="Those of them that would have been trained")
+    answers_cut: int = Field(description="Rows that lose a part of their answer")
+    answers_gone: int = Field(description="Rows that lose their whole answer (of a pair: one of the two)")
+    stops_gone: int = Field(description="Rows that lose their stop token (of a pair: one of the two)")
+
+
+class PairAudit(Part):
+    """The two sides of preference pairs, as the trainer has them after cutting and dropping."""
+
+    prompt_tokens: int = Field(description="Tokens of the prompts, once per pair; 0 where TRL joins them (reward)")
+    chosen_tokens: int = Field(description="Tokens of the chosen sides, without the prompt where it is split off")
+    rejected_tokens: int
+    equal: int = Field(description="Pairs whose two sides are the same tokens")
+    chosen_without_stop: int = Field(description="Pairs whose chosen side trains no stop token")
+    rejected_without_stop: int
 
 
 class LabelAudit(Part):
     """What is really trained on, after the trainer's own preparation of the rows."""
 
     prepared_by: str = Field(description="The library code that prepared the rows, with its version")
-    layout: Literal["messages", "prompt-completion", "text"]
+    method: str = "sft"
+    layout: TrainedLayout
     loss_on: LossOn
     max_length: int | None
     rows: int = Field(description="Rows given to the trainer")
     rows_kept: int = Field(description="Rows the trainer kept")
     rows_untrained: int = Field(default=0, description="Kept rows in which no token is trained (packing keeps such)")
-    tokens: int
+    tokens: int = Field(description="Tokens of all kept rows, of both sides of pairs, the prompt in each")
     trained_tokens: int
     trained_percent: float
     stop_tokens: list[str] = Field(description="Tokens that end a turn for this model")
-    rows_without_stop: int = Field(description="Kept rows in which no stop token is trained")
-    rows_stop_only: int = Field(default=0, description="Kept rows in which nothing but a stop token is trained")
+    rows_without_stop: int = Field(
+        description="Kept rows in which no stop token is trained (of a pair: in its chosen side; 0 for reward models)"
+    )
+    rows_stop_only: int = Field(
+        default=0, description="Kept rows in which nothing but a stop token is trained (of a pair: in one of its sides)"
+    )
     rows_cut: int = Field(description="Rows longer than max_length, cut by the trainer")
+    cutting: Cutting | None = Field(default=None, description="What cutting loses; None where nothing is, or unknown")
     longest: int | None = Field(default=None, description="Tokens of the longest row before cutting")
     bos_per_row: dict[int, int] = Field(description="Number of BOS tokens at the start of a row -> rows")
+    pairs: PairAudit | None = None
     preview: list[PreviewRow]
 
 
@@ -127,7 +157,7 @@ class LayoutShare(Part):
     rows: int
     share: float = Field(description="Of all rows, 0 to 1")
     columns: dict[str, str] = Field(description="Role -> column")
-    examples: list[int] = Field(description="Numbers of some rows that have it, counted from 1")
+    examples: list[int | str] = Field(description="Places of some rows that have it, counted from 1")
 
 
 class Histogram(Part):

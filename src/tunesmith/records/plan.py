@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from .base import Finding, Part, Record
-from .data import LossOn
+from .data import LossOn, TrainedLayout
 
 
 class LinearShape(Part):
@@ -91,7 +91,7 @@ class Plan(Record):
     method: str
     model: ModelFacts
     hardware: Hardware
-    layout: Literal["messages", "prompt-completion", "text"]
+    layout: TrainedLayout
     loss_on: LossOn
     train: Split
     eval: Split | None

@@ -46,7 +46,7 @@ class Event(Part):
     """One line of events.jsonl."""
 
     time: float = Field(description="Seconds since the epoch")
-    kind: Literal["start", "audit", "log", "eval", "save", "finding", "stop", "end", "fail"]
+    kind: Literal["start", "rows", "audit", "log", "eval", "save", "finding", "stop", "end", "fail"]
     step: int = 0
     data: dict[str, Any] = {}
 

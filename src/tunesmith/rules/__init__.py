@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 from ..errors import TunesmithError, UsageError
 from ..records import Finding, Severity
-from . import data, evaluation, export, plan, run, tokens
+from . import data, evaluation, export, plan, quality, run, tokens
 from .rule import Rule
 
 RULES: dict[str, Rule] = {
-    rule.code: rule for letter in (data, tokens, plan, run, evaluation, export) for rule in letter.RULES
+    rule.code: rule for letter in (data, quality, tokens, plan, run, evaluation, export) for rule in letter.RULES
 }
 
 

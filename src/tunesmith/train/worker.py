@@ -28,6 +28,8 @@ from .checkpoints import last_complete, remove_torn, step_of
 if TYPE_CHECKING:
     from trl import SFTTrainer
 
+    from ..data.fast import FastResult
+
 _STOPPED = 130
 _ENOUGH_LOSSES = 9
 
@@ -41,6 +43,7 @@ class Worker:
         self.record = RunRecord.load(folder)
         self.log = EventLog(folder)
         self.stop_asked = False
+        self.prepared_by = ""
 
     def update(self, changes: dict[str, Any]) -> None:
         """Change fields of the run record and save it."""
@@ -121,7 +124,21 @@ class Worker:
                 StopCallback(lambda: self.stop_asked),
                 *([tracker] if tracker else []),
             ],
+            report=self._rows_prepared,
         )
+
+    def _rows_prepared(self, results: dict[str, FastResult]) -> None:
+        from ..data.trl_preparation import library
+
+        told: dict[str, Any] = {
+            name: {"encoder": got.encoder, "not_taken": got.reason, "slower": got.slower}
+            for name, got in results.items()
+        }
+        self.log.write("rows", **told)
+        if all(got.dataset is not None for got in results.values()):
+            self.prepared_by = (
+                f"tunesmith's fast path ({results['train'].encoder}), held against {library()} on a sample"
+            )
 
     def _tracker(self) -> Any:
         if "trackio" not in self.plan.trackers:
@@ -145,6 +162,8 @@ class Worker:
             longest=self.plan.train.longest,
             stop_ids=self.plan.model.stop_ids,
         )
+        if self.prepared_by:
+            audit = audit.model_copy(update={"prepared_by": self.prepared_by})
         self.update({"parameters_trained": trained, "audit": audit})
         self.log.write("audit", **audit.model_dump(exclude={"preview"}))
         for found in audit_findings(audit, "training rows", context=self.plan.model.context or None):

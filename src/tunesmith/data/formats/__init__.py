@@ -1,0 +1,107 @@
+"""Which layouts the rows of a file have, and what each method can do with them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from ...recipe.schema import Mapping
+from ...records import Finding
+from ...rules import finding
+from ..columns import profile
+from ..rows import Row
+from ..shape import RowStructure, Structure
+from .code import with_code
+from .detection import Detection, Part, merge
+from .facts import Facts
+from .features import features
+from .mapped import check, mapped_sight
+from .sight import Sight
+from .verdicts import METHODS, judge, recommend
+
+_PLAIN = re.compile(r"(?!(?:true|false|null|yes|no|on|off)$)[A-Za-z_][\w.]*", re.IGNORECASE)
+
+__all__ = ["METHODS", "Detection", "Part", "Sight", "detect", "unusable"]
+
+
+def detect(
+    data: Structure | Sequence[Row],
+    mapping: Mapping,
+    *,
+    filtered: Collection[str] = (),
+    source: str | None = None,
+) -> Detection:
+    """Find the layouts of rows, and each method's verdict; what `mapping` names goes before what rows look like.
+
+    Args:
+        data: The rows, or their structure.
+        mapping: The columns that the recipe names.
+        filtered: Columns by which the recipe keeps rows: they have said what they had to say.
+        source: The file, as printed code shall name it; without it, verdicts have no code.
+
+    Raises:
+        UsageError: `mapping` names a column that isn't there, or roles that exclude each other.
+    """
+    structure = RowStructure(data) if isinstance(data, Sequence) else data
+    facts = Facts(structure, filtered)
+    mapped = {role: column for role, column in mapping.model_dump().items() if column is not None}
+    check(mapped, structure)
+    parts = merge(facts)
+    if mapped:
+        groups = list(structure.groups)
+        parts = [Part(mapped_sight(mapped, parts[0].sight, facts), groups)]
+    found = features(parts, facts)
+    verdicts = [judge(method, parts[0], facts) for method in METHODS]
+    if found.get("images", 0) == structure.rows > 0 and not mapped:
+        reason = (
+            "All rows have images, and only text is trained here: learning the answers without them teaches guessing."
+        )
+        verdicts = [
+            verdict.model_copy(update={"status": "INCOMPATIBLE", "reason": reason, "mapping": None, "filter": None})
+            for verdict in verdicts
+        ]
+    method, why = recommend(parts[0].sight)
+    detection = Detection(
+        sight=parts[0].sight,
+        parts=parts,
+        verdicts=verdicts,
+        profiles=profile(structure.groups),
+        features=found,
+        recommended=method,
+        recommended_reason=why,
+        facts=facts,
+        mapped=bool(mapped),
+    )
+    return with_code(detection, mapped, source) if source else detection
+
+
+def unusable(detection: Detection, where: str, method: str = "sft") -> Finding | None:
+    """D004 when `method` can't train on the rows as they are, with the mapping that would do where there is one."""
+    verdict = detection.verdict_of(method)
+    if verdict.status == "READY":
+        return None
+    roles = verdict.mapping or {"prompt": "COLUMN", "completion": "COLUMN"}
+    return finding(
+        "D004",
+        where,
+        reason=verdict.reason,
+        columns=", ".join(detection.profiles),
+        fragment=fragment(roles, verdict.filter),
+    )
+
+
+def fragment(mapping: dict[str, str] | None, kept: dict[str, Any] | None) -> str:
+    """A mapping and a filter on one line, as they stand under `data:` in a recipe."""
+    parts = {"mapping": mapping, "filter": kept}
+    return ", ".join(f"{name}: {_flow(part)}" for name, part in parts.items() if part)
+
+
+def _flow(part: dict[str, Any]) -> str:
+    return "{" + ", ".join(f"{key}: {_scalar(value)}" for key, value in part.items()) + "}"
+
+
+def _scalar(value: Any) -> str:
+    # JSON is YAML, too.
+    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False)

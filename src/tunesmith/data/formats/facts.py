@@ -1,0 +1,96 @@
+"""What is known of a file's columns beyond the shape of a single row: who speaks, which values stand there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cached_property
+
+from ..paths import LETTERS
+from ..shape import Shape, Structure, Turns
+from ..turns import CONTENT_KEYS, FUNCTION_CALLS, ROLE_KEYS, ROLES, exchange_keys, key_of, role_of
+from .names import BAD, CHATS, GOOD
+
+_STRICT = (("role", "content"), ("from", "value"))
+
+
+class Facts:
+    """A structure, asked each question once."""
+
+    def __init__(self, structure: Structure, filtered: Collection[str] = ()) -> None:
+        """Ask `structure`; rows are kept by the values of the columns `filtered`, which thus mark nothing any more."""
+        self.structure = structure
+        self._filtered = filtered
+        self._labels: dict[str, dict[str, int]] = {}
+        self._transcripts: dict[str, bool] = {}
+        self._turns: dict[tuple[str, str], Turns] = {}
+
+    def label_values(self, path: str) -> dict[str, int]:
+        """The values of a column that marks answers as good or bad -> rows; none where it holds anything else."""
+        if path not in self._labels:
+            found = {} if path in self._filtered else self.structure.values(path) or {}
+            values = {value: rows for value, rows in found.items() if value != "null"}
+            marks = all(value.strip().lower() in GOOD | BAD for value in values)
+            self._labels[path] = values if marks else {}
+        return self._labels[path]
+
+    def is_letters(self, path: str) -> bool:
+        """Whether all values of a column are single capital letters, as they name one of several choices."""
+        values = (self.structure.values(path, len(LETTERS) + 1) or {}).keys() - {"null"}
+        return bool(values) and values <= set(LETTERS)
+
+    def is_transcript(self, path: str) -> bool:
+        """Whether most texts at `path` are conversations written out, with speakers before the turns."""
+        if path not in self._transcripts:
+            pairs = (("USER:", "ASSISTANT:"), ("\n\nHuman:", "\n\nAssistant:"), ("Human:", "Assistant:"))
+            most = max(min(self.structure.containing(path, mark) for mark in pair) for pair in pairs)
+            self._transcripts[path] = 2 * most > self.structure.rows
+        return self._transcripts[path]
+
+    def turns(self, path: str, key: str) -> Turns:
+        """Who speaks in the conversations at `path`, whose turns name the speaker under `key`."""
+        if (path, key) not in self._turns:
+            self._turns[path, key] = self.structure.turns(path, key)
+        return self._turns[path, key]
+
+    def answered(self, path: str, key: str) -> tuple[int, int]:
+        """How many of the conversations at `path` end with the assistant, and how many there are."""
+        turns = self.turns(path, key)
+        return _rows_of(turns.last, "assistant", *FUNCTION_CALLS), turns.rows
+
+    def begins_asking(self, path: str, key: str) -> bool:
+        """Whether most of the conversations at `path` begin with something else than an answer."""
+        turns = self.turns(path, key)
+        return 2 * _rows_of(turns.first, "system", "user") > turns.rows
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """All columns of the file."""
+        return frozenset(key for group in self.structure.groups for key, _ in group.shape.keys)
+
+    def is_chat(self, path: str, shape: Shape) -> bool:
+        """Whether values of `shape` at `path` are conversations."""
+        if shape.kind != "list" or shape.items is None:
+            return False
+        items = shape.items
+        if items.kind == "list":
+            return path.rpartition(".")[2] in CHATS and items.items is not None
+        keys = [key for key, inner in items.keys if inner.kind != "null"]
+        if exchange_keys(keys):
+            return True
+        role = key_of(keys, ROLE_KEYS)
+        if role is None or not (key_of(keys, CONTENT_KEYS) or {"tool_calls", "function_call"} & set(keys)):
+            return False
+        if any(role == named and content in keys for named, content in _STRICT):
+            return True
+        spoken = {role_of(name) for name in self.turns(path, role).roles}
+        return "assistant" in spoken and 2 * len(spoken & {*ROLES, *FUNCTION_CALLS}) > len(spoken)
+
+
+def _rows_of(said: dict[str, int], *roles: str) -> int:
+    return sum(rows for role, rows in said.items() if role_of(role) in roles)
+
+
+def role_key(shape: Shape | None) -> str | None:
+    """The key under which the turns of a conversation name the speaker; None where they don't."""
+    keys = [key for key, _ in shape.items.keys] if shape is not None and shape.items is not None else []
+    return None if exchange_keys(keys) else key_of(keys, ROLE_KEYS)

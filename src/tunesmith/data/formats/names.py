@@ -1,0 +1,111 @@
+"""The usual names of columns and keys, by role."""
+
+from typing import Final
+
+CHATS: Final = (
+    "messages",
+    "conversations",
+    "conversation",
+    "dialog",
+    "dialogue",
+    "dialogs",
+    "dialogues",
+    "chat",
+    "chats",
+    "turns",
+    "history",
+    "chat_history",
+    "conversation_history",
+    "message_history",
+    "thread",
+    "contents",
+)
+PROMPTS: Final = (
+    "prompt",
+    "question",
+    "query",
+    "instruction",
+    "input",
+    "inputs",
+    "problem",
+    "user",
+    "request",
+    "context",
+    "article",
+)
+PROMPTS_ALONE: Final = ("prompt", "question", "query", "instruction", "problem", "input")
+"""Of these, the ones that hold a prompt although nothing answers it."""
+COMPLETIONS: Final = (
+    "completion",
+    "response",
+    "output",
+    "solution",
+    "answer",
+    "target",
+    "targets",
+    "continuation",
+    "reply",
+    "assistant",
+    "summary",
+    "highlights",
+)
+CONTEXTS: Final = ("context", "passage", "document", "background", "input", "article")
+SYSTEMS: Final = ("system", "system_prompt", "system_message")
+TEXTS: Final = ("text", "content", "body", "raw_content", "document")
+PREFERENCES: Final = (
+    ("chosen", "rejected"),
+    ("preferred_output", "non_preferred_output"),
+    ("response_chosen", "response_rejected"),
+    ("chosen_response", "rejected_response"),
+    ("preferred", "rejected"),
+    ("preferred", "dispreferred"),
+    ("accepted", "rejected"),
+    ("win", "lose"),
+    ("winner", "loser"),
+    ("better", "worse"),
+)
+LABELS: Final = (
+    "label",
+    "kto_tag",
+    "desirable",
+    "is_desirable",
+    "thumbs_up",
+    "thumbs",
+    "thumb",
+    "feedback",
+    "rating",
+    "vote",
+    "liked",
+    "is_good",
+    "accepted",
+)
+GOOD: Final = frozenset({"true", "1", "1.0", "yes", "good", "desirable", "thumbs_up", "thumbs up", "up", "👍", "+1"})
+BAD: Final = frozenset(
+    {"false", "0", "0.0", "-1", "no", "bad", "undesirable", "thumbs_down", "thumbs down", "down", "👎"}
+)
+CLASSES: Final = ("label", "labels", "class", "category")
+REFERENCES: Final = (
+    "reward_model.ground_truth",
+    "ground_truth",
+    "reference",
+    "reference_answer",
+    "gold_answer",
+    "final_answer",
+    "answer",
+    "solution",
+    "extra_info.answer",
+    "extra_info.ground_truth",
+    "answers",
+    "target",
+    "expected",
+    "expected_answer",
+    "gold",
+)
+"""Paths under which the right answer stands, those that hold it bare first."""
+FULL_ANSWERS: Final = ("extra_info.answer", "extra_info.solution", "solution", "answer", "response")
+"""Of these, the ones that hold an answer with its way there, as supervised fine-tuning wants it."""
+CHOICES: Final = ("choices", "options", "endings")
+GOLDS: Final = ("gold", "answer", "label", "gold_index", "answer_index", "correct", "correct_index", "answerKey")
+IMAGES: Final = ("images", "image", "img", "videos", "video", "audios", "audio")
+TOOLS: Final = ("tools", "functions", "available_tools")
+REASONING: Final = ("reasoning_content", "thinking", "reasoning")

@@ -1,0 +1,44 @@
+"""The patterns of patterns.yaml, compiled."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """All patterns.
+
+    Attributes:
+        refusal: Matches the beginning of an answer that refuses.
+        placeholders: "strict", never meant, and "loose", wanted in letters.
+        secrets: Keys and tokens: kind and pattern.
+        first_looks: What texts contain that are worth a closer look, in RE2's syntax.
+    """
+
+    refusal: re.Pattern[str]
+    placeholders: dict[str, re.Pattern[str]]
+    secrets: list[tuple[str, re.Pattern[str]]]
+    first_looks: dict[str, str]
+
+
+@functools.cache
+def patterns() -> Patterns:
+    """Read and compile them."""
+    table = yaml.safe_load(files(__package__).joinpath("patterns.yaml").read_text(encoding="utf-8"))
+    return Patterns(
+        re.compile(r"\s*(?:" + "|".join(table["refusals"].values()) + ")", re.IGNORECASE),
+        {name: _any_of(some) for name, some in table["placeholders"].items()},
+        [(kind, re.compile(pattern)) for kind, pattern in table["secrets"]],
+        table["first_looks"],
+    )
+
+
+def _any_of(some: list[str]) -> re.Pattern[str]:
+    # A flag inside a pattern may stand at its beginning only, so it is bound to its own alternative.
+    return re.compile("|".join(f"(?i:{one[4:]})" if one.startswith("(?i)") else f"(?:{one})" for one in some))

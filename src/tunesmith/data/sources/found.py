@@ -1,0 +1,109 @@
+"""From what the recipe names to files: a path, a glob, a folder, a dataset on the Hub, or several of these."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ...errors import UsageError
+from ...recipe.schema import Source
+
+Spec = str | Path | Source | Sequence[str | Source]
+
+_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FILE_ENDING: Final = re.compile(
+    r"\.(jsonl?|ndjson|jsonlines|csv|tsv|parquet|txt|md|gz|bz2|xz|zstd?|zip)$", re.IGNORECASE
+)
+_GLOB: Final = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to read rows from.
+
+    Attributes:
+        path: Where it lies.
+        name: As findings name it.
+        title: As records name it: as it was given, or hf://datasets/ID@COMMIT/PATH.
+        document: A text in it is one row; it stands among others in a folder.
+    """
+
+    path: Path
+    name: str
+    title: str
+    document: bool = False
+
+
+def as_sources(spec: Spec) -> list[Source]:
+    """The sources that a recipe's `data.train`, or a path, names."""
+    if isinstance(spec, Source):
+        return [spec]
+    if isinstance(spec, (str, Path)):
+        return [Source(path=str(spec))]
+    return [item if isinstance(item, Source) else Source(path=str(item)) for item in spec]
+
+
+def is_hub(source: Source) -> bool:
+    """Whether the source is a dataset on the Hub: it says so, or it looks like an id and nothing here has the name."""
+    if source.path.startswith("hf://") or source.config or source.split or source.revision:
+        return True
+    if os.path.lexists(Path(source.path).expanduser()) or _FILE_ENDING.search(source.path):
+        return False
+    return _HUB_ID.fullmatch(source.path) is not None
+
+
+def find_files(source: Source) -> list[File]:
+    """The local files of a source, in the order of their names.
+
+    Raises:
+        UsageError: nothing is there, a folder holds no files, or a glob matches none.
+    """
+    path = Path(source.path).expanduser()
+    if path.is_dir():
+        return _in_folder(path)
+    if not os.path.lexists(path) and _GLOB.search(source.path):
+        return _globbed(str(path))
+    if not path.exists():
+        raise UsageError(
+            f"{path} isn't there." if not path.is_symlink() else f"{path} is a link to nothing, or to itself.",
+            why="A data file is read from this path, relative to the folder the command runs in.",
+            fix="Check its spelling, or give the whole path; a dataset on the Hub is named OWNER/NAME.",
+        )
+    return [File(path, path.name, source.path)]
+
+
+def _in_folder(folder: Path) -> list[File]:
+    found: list[Path] = []
+    # followlinks stays off: a link to a folder above would never end. Links to files are read.
+    for here, below, names in os.walk(folder):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        found += [Path(here) / name for name in names if not name.startswith(".")]
+    files = sorted(path for path in found if path.is_file())
+    if not files:
+        raise UsageError(
+            f"{folder} is a folder without files.",
+            why="All files in it are read, also in folders below; hidden ones aren't.",
+            fix="Name the file itself, or the right folder.",
+        )
+    several = len(files) > 1
+    return [
+        File(path, path.relative_to(folder).as_posix() if several else path.name, str(path), several) for path in files
+    ]
+
+
+def _globbed(pattern: str) -> list[File]:
+    found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    files = [path for path in found if path.is_file()]
+    if not files:
+        raise UsageError(
+            f"{pattern} matches no file.",
+            why="It is read as a glob (*, ?, [..], ** for folders below), relative to the folder the command runs in.",
+            fix="Check the pattern; quote it, so that the shell doesn't expand it.",
+        )
+    several = len(files) > 1
+    return [File(path, str(path) if several else path.name, str(path), several) for path in files]

@@ -1,0 +1,165 @@
+"""The structure of a file, by duckdb or streamed, is that of its rows held in memory."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tunesmith.data.shape import RowStructure, Structure, shape_of
+from tunesmith.data.sources import open_source, read
+from tunesmith.data.structure import of_rows
+from tunesmith.data.structure.lines import LineStructure
+from tunesmith.data.structure.streamed import StreamedStructure
+from tunesmith.data.structure.tally import MOST_SHAPES, coarse
+from tunesmith.recipe.schema import Source
+from tunesmith.rules import FindingsError
+
+KEYS = st.sampled_from(
+    ["a", "A", "b", "messages", "role", "content", "a.b", 'q"uote', "", "it's", "é", "back\\slash", "\0", "$"]
+)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**25), 10**25)
+    | st.floats(allow_nan=True)
+    | st.sampled_from(["", "x", "null", "1", ",}", "[null", "nan", '"', "\\", "é☕", "\0", "\u2028", "{", "user"])
+)
+VALUES = st.recursive(SCALARS, lambda below: st.lists(below, max_size=3) | st.dictionaries(KEYS, below, max_size=3))
+CHATS = st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", None, 1]), "content": SCALARS}))
+ROWS = st.dictionaries(KEYS, VALUES | CHATS, max_size=4)
+BROKEN = st.sampled_from(
+    [
+        '{"a": 1,}', '{"a": [1,\t]}', "{'a': 1}", '{"a": nan}', '{"a": -inf}', '{"a": "\\ud800"}', "[1, 2]", "3",
+        "null", "[]", '{"a": 1} x', '{"a": 1}{"a": 2}', '\x0b{"a": 1}', '{"a": "\x01"}', "{" * 200, '{"a": 01}',
+        '\ufeff{"a": 1}',
+        '{"a": ' * 150 + "1" + "}" * 150, '{"a": ' + "[" * 99 + "]" * 99 + "}", '{"a": ' + "[" * 100 + "]" * 100 + "}",
+        '{"a": ' + "1" * 5000 + "}", '{"a": 1 /* c */}', '{"a": tru}', '{"a": "x', '[{"role": "user", "content": "x"}]',
+        '[{"role": "user", "content": "x"}, null]', '{"a": [null]}', '{"a": []}', '{"a": [[], [null]]}', '{"a": 1e999}',
+        '{"a": {}}', '{"a": [{}]}', '{"a": 1, "a": "x"}', '{"a": [ null, {"b": 1}]}',
+        '{"messages": [{"role": "u"}, null]}',
+        '{"messages": [{"content": "x"}, {"role": "u"}]}', '{"messages": "user"}', '{"messages": {"role": "x"}}',
+    ]
+)  # fmt: skip
+
+
+def asked(structure: Structure) -> list[Any]:
+    """Everything that a structure can be asked, in comparable form."""
+    return [
+        structure.rows,
+        [(group.shape, group.rows, group.places, repr(group.example)) for group in structure.groups],
+        *(structure.values(path) for path in ("a", "messages", "a.b", "it's")),
+        *(structure.turns(path, "role") for path in ("messages", "a")),
+        *(structure.containing("a", text) for text in ("x", "<think>")),
+    ]
+
+
+def held(path: Path) -> RowStructure:
+    raw = read(path)
+    return RowStructure(raw.rows, raw.places)
+
+
+def same(path: Path) -> None:
+    structure = open_source(path).structure()
+    expected = asked(held(path))
+    assert asked(structure) == expected
+    assert asked(of_rows(open_source(path).rows)) == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        ROWS.map(json.dumps)
+        | ROWS.map(lambda row: json.dumps(row, ensure_ascii=False, separators=(",", ":")))
+        | BROKEN
+        | st.just(""),
+        min_size=1,
+        max_size=12,
+    ),
+    st.sampled_from(["\n", "\r\n"]),
+)
+@example(['{"a": [1]}', '{"a": [null]}', '{"a": []}', '{"a": [1.5]}', '{"a": [NaN]}', '{"a": "nan"}'], "\n")
+def test_duckdb_and_python_agree(lines: list[str], end: str) -> None:
+    path = Path("rows.jsonl")
+    path.write_bytes((f'{{"plain": 1}}{end}' * 30 + end.join(lines)).encode("utf-8", "surrogatepass"))
+    same(path)
+
+
+def test_the_structural_pass_of_lines_is_duckdbs_and_that_of_a_table_is_streamed() -> None:
+    Path("a.jsonl").write_text('{"a": 1}\n{"a": 2}\n', encoding="utf-8")
+    Path("a.csv").write_text("a,b\n1,2\n", encoding="utf-8")
+    assert isinstance(open_source("a.jsonl").structure(), LineStructure)
+    assert isinstance(open_source("a.csv").structure(), StreamedStructure)
+    same(Path("a.csv"))
+
+
+def test_over_several_segments_and_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.data.structure.segments._BATCH", 1000)
+    monkeypatch.setattr("tunesmith.data.structure.segments._SEGMENT", 3)
+    chance = random.Random(3)
+    rows = []
+    for index in range(3000):
+        turns = [{"role": chance.choice(["user", "assistant", "tool"]), "content": "x" * chance.randrange(90)}]
+        row: dict[str, Any] = {
+            "messages": turns * chance.randrange(4),
+            "label": chance.choice([True, False]),
+            "id": index,
+        }
+        if index > 2900:
+            row["late"] = [None]
+        rows.append(json.dumps(row) if index != 1500 else '{"label": 1,}')
+    text = "\n".join(rows).encode()
+    Path("rows.jsonl").write_bytes(text)
+    Path("rows.jsonl.gz").write_bytes(gzip.compress(text))
+    Path("rows16.jsonl").write_bytes(text.decode().encode("utf-16"))
+    for name in ("rows.jsonl", "rows.jsonl.gz", "rows16.jsonl"):
+        same(Path(name))
+    structure = open_source("rows.jsonl").structure()
+    assert structure.rows == 2999
+    assert structure.values("label") == structure.values("label", 2)
+    assert structure.values("id") is None
+
+
+def test_several_files_and_parts_of_one() -> None:
+    Path("a.jsonl").write_text('{"a": 1}\n{"a": "x"}\n', encoding="utf-8")
+    Path("b.jsonl").write_text('{"b": 1}\n\n{"a": 3}\n', encoding="utf-8")
+    for spec in (["a.jsonl", "b.jsonl"], Source(path="a.jsonl", rows=1), "*.jsonl"):
+        raw = read(spec)
+        assert asked(open_source(spec).structure()) == asked(RowStructure(raw.rows, raw.places))
+    assert open_source(["a.jsonl", "b.jsonl"]).structure().groups[0].places == ["a.jsonl:1", "b.jsonl:3"]
+
+
+def test_keys_that_are_data_dont_make_a_group_each() -> None:
+    lines = [json.dumps({"id": 1, "votes": {f"user{index}": 1}}) for index in range(MOST_SHAPES + 500)]
+    Path("a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    for structure in (open_source("a.jsonl").structure(), of_rows(open_source("a.jsonl").rows)):
+        (group,) = structure.groups
+        assert group.shape == coarse(shape_of({"id": 1, "votes": {"user1": 1}}), 1)
+        assert (group.rows, group.places[:2], structure.rows) == (1500, [1, 2], 1500)
+    lines = [json.dumps({f"user{index}": 1}) for index in range(MOST_SHAPES + 500)]
+    Path("a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (group,) = open_source("a.jsonl").structure().groups
+    assert (group.shape.kind, group.shape.keys, group.rows) == ("object", (), 1500)
+
+
+def test_one_line_in_another_encoding_is_named() -> None:
+    Path("a.jsonl").write_bytes(b'{"a": 1}\n' * 9 + b'{"a": "caf\xe9"}\n')
+    with pytest.raises(FindingsError, match="Line 10 isn't UTF-8"):
+        _ = open_source("a.jsonl").structure().rows
+
+
+@pytest.mark.parametrize("text", ["<think>", "|中|", "</x>"])
+def test_a_text_is_found_however_it_is_escaped(text: str) -> None:
+    rows = [json.dumps({"a": text}), json.dumps({"a": [text]}, ensure_ascii=False), json.dumps({"b": text})]
+    rows += [json.dumps({"a": "".join(f"\\u{ord(letter):04x}" for letter in text)}).replace("\\\\", "\\")]
+    rows += [json.dumps({"a": text}).replace("/", "\\/")]
+    for row in rows:
+        Path("a.jsonl").write_text(row + "\n", encoding="utf-8")
+        raw = read("a.jsonl")
+        assert open_source("a.jsonl").structure().containing("a", text) == RowStructure(raw.rows).containing("a", text)
