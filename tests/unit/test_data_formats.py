@@ -179,7 +179,7 @@ def test_marks_of_all_kinds(value: Any) -> None:
         ({"text": "body"}, "text", {"text": "body"}),
         ({"prompt": "body", "completion": "note"}, "prompt-completion", {"prompt": "body", "completion": "note"}),
         ({"completion": "note"}, "prompt-completion", {"prompt": "prompt", "completion": "note"}),
-        ({"prompt": "body"}, "prompt-only", {"prompt": "body"}),
+        ({"prompt": "body"}, "preference", {"prompt": "body", "chosen": "chosen", "rejected": "rejected"}),
         ({"prompt": "body", "reference": "note"}, "prompt-only", {"prompt": "body", "reference": "note"}),
         (
             {"chosen": "chosen", "prompt": "body"},

@@ -108,6 +108,25 @@ def test_the_method_is_by_default_the_one_that_the_data_is_made_for(tmp_path: Pa
     assert (forced.method, forced.rows, [finding.code for finding in forced.findings]) == ("sft", 0, ["D004"])
 
 
+def test_trained_tokens_of_conversations_are_not_guessed(tmp_path: Path) -> None:
+    roles = ("user", "assistant", "user", "assistant")
+    path = put(tmp_path, [{"messages": [{"role": role, "content": f"{role} {n}"} for n, role in enumerate(roles)]}])
+
+    class Marked(Chat):
+        has_generation_marks = True
+
+        def encode_rows(self, rows: Sequence[dict[str, Any]], layout: str) -> tuple[list[int] | None, list[int]]:
+            return None, [10] * len(rows)
+
+    assert inspect(path, light=Marked()).tokens_per_epoch is None
+
+
+def test_a_filter_for_true_matches_what_csv_writes(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt,completion,good\na,x,True\nb,y,False\nc,z,true\n")
+    assert inspect(path, method="sft", keep={"good": True}).rows == 2
+
+
 def test_the_filter_keeps_only_its_rows(tmp_path: Path) -> None:
     rows = [{"prompt": f"p{n}", "completion": f"a{n}", "label": n % 2 == 0} for n in range(6)]
     report = inspect(put(tmp_path, rows), method="sft", keep={"label": True})

@@ -256,3 +256,19 @@ def test_d001_a_parquet_file_that_was_cut_off(tmp_path: Path, size: int) -> None
 
 def test_emoji_written_as_a_surrogate_pair_is_text(tmp_path: Path) -> None:
     assert read(put(tmp_path, "a.jsonl", '{"a": "\\ud83d\\ude00"}\n')).rows == [{"a": "😀"}]
+
+
+CHAT = [{"role": "user", "content": "it's [{x}]"}, {"role": "assistant", "content": "y"}]
+
+
+@pytest.mark.parametrize("written", [json.dumps(CHAT), str(CHAT)])
+def test_a_conversation_in_a_cell_is_read(written: str) -> None:
+    assert read_table(table([{"id": "1", "messages": written}], ","), ",") == [{"id": "1", "messages": CHAT}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[{"item": 1}]', '{"role": "user"}', "[{role: user}]", "[{", "[{'a': __import__('os')}]", "[{" * 5000 + "}]"],
+)
+def test_any_other_cell_stays_text(text: str) -> None:
+    assert read_table(table([{"a": text, "b": ""}], ","), ",") == [{"a": text, "b": ""}]

@@ -328,6 +328,8 @@ def test_reading_a_recipe_imports_nothing_heavy(tmp_path: Path) -> None:
         ("org/name", ["org/name"]),
         ("here/file", ["/f/here/file"]),
         ("org/name.jsonl", ["/f/org/name.jsonl"]),
+        ("org/name.gz", ["/f/org/name.gz"]),
+        ("hf://datasets/org/name", ["hf://datasets/org/name"]),
         (["a.jsonl", {"path": "org/name", "split": "test", "weight": 2}], ["/f/a.jsonl", "org/name"]),
     ],
 )

@@ -159,6 +159,8 @@ def _filtered(raw: RawData, kept: dict[str, Value]) -> tuple[list[Place], list[R
 
 def equals(value: Any, wanted: Value) -> bool:
     """Whether a value is what a filter wants; in CSV, everything is text."""
+    if isinstance(wanted, bool) and isinstance(value, str):
+        return value.strip().lower() == as_text(wanted)
     return bool(value == wanted) or (isinstance(value, str) and value == as_text(wanted))
 
 

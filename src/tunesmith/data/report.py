@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as Columns
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count as counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -273,4 +274,6 @@ def _counted(prepared: Prepared, light: LightEncoder | None, method: str, contex
         max_length=context,
         packs=method in ("sft", "clm"),
     )
+    if prepared.loss_on == "assistant":  # which tokens of a conversation are the assistant's, only the audit tells
+        figures = replace(figures, tokens_per_epoch=None)
     return tokens.lengths_from(totals, prompts), None, figures, []

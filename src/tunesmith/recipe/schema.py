@@ -62,14 +62,12 @@ class Source(_Section):
 
 
 _DATASET_ID = re.compile(r"(?!\.)[\w.-]+/(?!\.)[\w.-]+", re.ASCII)
-_DATA_FILE = re.compile(
-    r"\.(jsonl?|ndjson|jsonlines|csv|tsv|parquet|txt|md|text|arrow)(\.(gz|bz2|xz|zst|zip))?$", re.IGNORECASE
-)
+_DATA_FILE = re.compile(r"\.(jsonl?|ndjson|jsonlines|csv|tsv|parquet|txt|md|gz|bz2|xz|zstd?|zip)$", re.IGNORECASE)
 
 
 def is_dataset_id(name: str) -> bool:
-    """Whether `name` is spelt like the id of a dataset on the Hub: owner/name, and not like a data file."""
-    return _DATASET_ID.fullmatch(name) is not None and _DATA_FILE.search(name) is None
+    """Whether `name` is spelt like a dataset on the Hub: hf://..., or owner/name that isn't like a data file."""
+    return name.startswith("hf://") or (_DATASET_ID.fullmatch(name) is not None and _DATA_FILE.search(name) is None)
 
 
 def _as_sources(value: Any) -> Any:

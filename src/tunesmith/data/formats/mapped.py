@@ -61,18 +61,25 @@ def mapped_sight(mapped: dict[str, str], seen: Sight, facts: Facts) -> Sight:
     if not set(mapped) & set(_MAIN):
         layout: Layout = "unpaired-preference" if "label" in mapped else seen.layout
         return Sight(layout, {**seen.columns, **mapped}, usual=True)
-    columns = dict(mapped)
-    for role in _TAKEN if "text" not in mapped and "messages" not in mapped else ():
-        wanted = set(mapped) & {"chosen", "rejected"} if role in ("chosen", "rejected") else not _pairs(columns)
-        if role not in columns and role in facts.keys and wanted:
-            columns[role] = role
+    columns = dict(mapped) if mapped.keys() & {"text", "messages"} else _completed(mapped, seen, facts)
     if "system" not in columns and "system" in facts.keys and "text" not in columns:
         columns["system"] = "system"
     return Sight(_layout(columns), columns | ({"tools": tools[0]} if tools else {}), usual=True)
 
 
-def _pairs(columns: dict[str, str]) -> bool:
-    return bool(columns.keys() & {"chosen", "rejected"})
+def _completed(mapped: dict[str, str], seen: Sight, facts: Facts) -> dict[str, str]:
+    """The mapping with the companions that it leaves out: as the rows look, or a column of the role's very name."""
+    columns = dict(mapped)
+    paired = bool(mapped.keys() & {"chosen", "rejected"})
+    paired = paired or (seen.layout == "preference" and mapped.keys() <= {"prompt", "system"})
+    for role in _TAKEN:
+        wanted = paired if role in ("chosen", "rejected") else role == "prompt" or not paired
+        found = seen.columns.get(role) if paired else role if role in facts.keys else None
+        if role in ("chosen", "rejected") and found is None and role in facts.keys:
+            found = role
+        if role not in columns and found and wanted:
+            columns[role] = found
+    return columns
 
 
 def _layout(columns: dict[str, str]) -> Layout:

@@ -33,7 +33,7 @@ class RawData:
     Attributes:
         name: For findings: the file's name, or "3 files".
         files: The files.
-        rows: One dict per row; values as the format gives them (CSV and TSV: text).
+        rows: One dict per row; values as the format gives them (CSV and TSV: text, and conversations).
         places: Each row's number in its file, counted from 1: the line in JSONL, CSV, TSV and text, the row elsewhere.
         rejected: Rows that can't be parsed, with the reason.
         findings: What the user should know of how they were read.

@@ -11,14 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from ...errors import UsageError
-from ...recipe.schema import Source
+from ...recipe.schema import Source, is_dataset_id
 
 Spec = str | Path | Source | Sequence[str | Source]
 
-_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_FILE_ENDING: Final = re.compile(
-    r"\.(jsonl?|ndjson|jsonlines|csv|tsv|parquet|txt|md|gz|bz2|xz|zstd?|zip)$", re.IGNORECASE
-)
 _GLOB: Final = re.compile(r"[*?\[]")
 
 
@@ -50,11 +46,9 @@ def as_sources(spec: Spec) -> list[Source]:
 
 def is_hub(source: Source) -> bool:
     """Whether the source is a dataset on the Hub: it says so, or it looks like an id and nothing here has the name."""
-    if source.path.startswith("hf://") or source.config or source.split or source.revision:
+    if source.config or source.split or source.revision:
         return True
-    if os.path.lexists(Path(source.path).expanduser()) or _FILE_ENDING.search(source.path):
-        return False
-    return _HUB_ID.fullmatch(source.path) is not None
+    return is_dataset_id(source.path) and not os.path.lexists(Path(source.path).expanduser())
 
 
 def find_files(source: Source) -> list[File]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import csv
 import io
 import itertools
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...rules import FindingsError, finding
 from ..rows import Numbered, Row
+from ..turns import is_chat
 from .json_text import decoded
 from .packed import open_bytes, packing_of
 
@@ -62,7 +65,7 @@ def _allow_long_fields() -> None:
 
 
 def read_table(lines: Iterable[bytes], name: str, delimiter: str) -> Iterator[Numbered]:
-    """The rows of a table whose first record names the columns; values stay text.
+    """The rows of a table whose first record names the columns; values stay text, but for conversations.
 
     Raises:
         FindingsError: D001, doubled or empty column names; D003, a line isn't UTF-8.
@@ -88,10 +91,21 @@ def read_table(lines: Iterable[bytes], name: str, delimiter: str) -> Iterator[Nu
         if header is None:
             header = _header(record, name)
         elif len(record) == len(header):
-            yield Numbered(start, dict(zip(header, record, strict=True)))
+            yield Numbered(start, dict(zip(header, map(_cell, record), strict=True)))
         else:
             problem = f"{_fields(record)}, where the header has {len(header)}"
             yield Numbered(start, None, problem, delimiter.join(record))
+
+
+def _cell(text: str) -> Any:
+    """A cell: its text, or the conversation that it holds as JSON or, as pandas writes it, as a Python literal."""
+    if not text.startswith("[{") or not text.rstrip().endswith("}]"):
+        return text
+    for parse in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            value = parse(text)
+            return value if is_chat(value) else text
+    return text
 
 
 def _fields(record: list[str]) -> str:
