@@ -100,6 +100,18 @@ def test_d010_prompts_on_both_sides_and_d011_few_rows() -> None:
     assert rows_of(make_recipe(data={"eval": held_out})).findings[0].where == "eval"
 
 
+def test_d026_prompts_held_out_that_nearly_repeat_training_prompts() -> None:
+    def chats(first: int, count: int, end: str = "") -> list[dict[str, Any]]:
+        texts = [" ".join(f"w{n * 31 + k * k}" for k in range(30)) + end for n in range(first, first + count)]
+        return [{"prompt": text, "completion": f"lamp {n}"} for n, text in enumerate(texts)]
+
+    clean = write_rows(Path("clean.jsonl"), chats(500, 120))
+    assert rows_of(make_recipe(chats(0, 150), data={"eval": 0, "test": clean})).findings == []
+    leaky = write_rows(Path("test.jsonl"), chats(500, 120) + chats(0, 50, " please"))
+    leaks = rows_of(make_recipe(chats(0, 150), data={"eval": 0, "test": leaky})).findings
+    assert [(found.code, found.where, found.what.split(" ")[0]) for found in leaks] == [("D026", "test", "50")]
+
+
 def test_findings_of_every_file_are_told_once() -> None:
     twice = write_rows(Path("test.jsonl"), [*chat_rows(900)[500:], *chat_rows(900)[500:520]])
     rows = rows_of(make_recipe([*chat_rows(240), *chat_rows(5)], data={"test": twice}))

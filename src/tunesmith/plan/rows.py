@@ -72,6 +72,8 @@ def gather_rows(recipe: Recipe, tokenizer: LightTokenizer, context: int | None =
         UsageError: a file isn't there, or the files' layouts differ.
         FindingsError: rows that can't be trained on.
     """
+    from ..data.quality import near_leaks
+
     reader = _Reader(recipe, tokenizer, context)
     whole = reader.read(recipe.data.train)
     findings = list(whole.prepared.findings)
@@ -84,6 +86,7 @@ def gather_rows(recipe: Recipe, tokenizer: LightTokenizer, context: int | None =
         held = [whole.rows[index] for index in sorted(aside)]
     test = _other(recipe.data.test, reader, whole, findings) if recipe.data.test else []
     findings += split_findings(train, test or held, "test" if test else "eval")
+    findings += near_leaks(train, test or held, "test" if test else "eval")
     if tokenizer.eos is not None and tokenizer.pad == tokenizer.eos:
         findings.append(finding("T006", "tokenizer", token=tokenizer.eos))
     findings += _changed_prompts(tokenizer, train[:_LOOKED_AT], whole.prepared)

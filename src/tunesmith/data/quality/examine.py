@@ -73,6 +73,15 @@ def examine(
     return Quality(rows=len(rows), near_duplicate_threshold=threshold, **figures), findings
 
 
+def near_leaks(train: Sequence[Row], held_out: Sequence[Row], split: str) -> list[Finding]:
+    """D026 for rows held out whose prompt nearly repeats a training row's; `split` is what findings call them."""
+
+    def view(rows: Sequence[Row], where: str) -> View:
+        return View([said(row) for row in rows], range(1, len(rows) + 1), where)
+
+    return check_held_out(view(train, "train"), view(held_out, split), THRESHOLD).findings if held_out else []
+
+
 def _together(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The figures of all checks; several say what they sampled."""
     sampled = [outcome.figures.pop("sampled", {}) for outcome in outcomes]
