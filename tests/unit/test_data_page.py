@@ -148,7 +148,7 @@ def test_the_headline_is_about_the_method(change: dict[str, object], tone: str, 
 def test_errors_come_before_warnings_in_the_headline() -> None:
     error = full().findings[0].model_copy(update={"severity": "error"})
     line = headline(full().model_copy(update={"method": "kto", "findings": [error, *full().findings]}))
-    assert (line.tone, line.title) == ("bad", "1 errors to repair")
+    assert (line.tone, line.title) == ("bad", "1 error to repair")
 
 
 def test_a_verdict_that_needs_nothing_has_no_fragment() -> None:
@@ -190,7 +190,7 @@ def test_the_limit_stands_where_its_length_is(limit: int, share: float) -> None:
     svg = str(length_histogram(Histogram(edges=[1, 10, 100, 1000], rows=[1, 1, 1]), limit))
     at = re.search(r'class="limit" x1="([\d.]+)"', svg)
     assert at is not None
-    assert float(at[1]) == pytest.approx(54 + share * (460 - 54 - 14), abs=0.1)
+    assert float(at[1]) == pytest.approx(54 + share * (460 - 54 - 22), abs=0.1)
 
 
 def test_a_limit_beyond_all_rows_is_not_drawn() -> None:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from ..records import Comparison, Event, Histogram
 
 WIDTH, HEIGHT = 460, 230
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 54, 22, 12, 40
 POINTS = 500
 """At most so many points of a line are drawn."""
 

@@ -9,6 +9,8 @@ from . import chart, text
 from .headline import Line
 from .html import environment
 
+_ORDER = ("error", "warning", "note")
+
 
 def render(report: DataReport) -> str:
     """The report as an HTML page; all text of the data is escaped, and characters that hide text are spelt out."""
@@ -16,7 +18,9 @@ def render(report: DataReport) -> str:
     histogram = chart.length_histogram(report.histogram, limit) if report.histogram else None
     page = environment().get_template("data.html.jinja")
     return page.render(
-        data=report,
+        data=report.model_copy(
+            update={"findings": sorted(report.findings, key=lambda found: _ORDER.index(found.severity))}
+        ),
         source=PurePath(report.source).name or report.source,
         total=report.rows + report.rows_invalid,
         line=headline(report),
@@ -36,10 +40,15 @@ def headline(report: DataReport) -> Line:
     if verdict.status == "NEEDS MAPPING":
         return Line("unsure", f"{report.method} needs a mapping", verdict.reason)
     if errors:
-        return Line("bad", f"{errors} errors to repair", f"Layout {report.layout}: {verdict.reason}")
+        return Line("bad", f"{errors} {plural('error', errors)} to repair", f"Layout {report.layout}: {verdict.reason}")
     warnings = sum(finding.severity == "warning" for finding in report.findings)
-    detail = f"{verdict.reason} {f'{warnings} warnings.' if warnings else ''}".strip()
+    detail = " ".join([verdict.reason, *([f"{warnings} {plural('warning', warnings)}."] if warnings else [])])
     return Line("unsure" if warnings else "good", f"Ready for {report.method}", detail)
+
+
+def plural(noun: str, count: int) -> str:
+    """The noun as it stands after a number."""
+    return noun if count == 1 else f"{noun}s"
 
 
 def fragment(verdict: Verdict) -> str:
