@@ -117,7 +117,7 @@ QUALITY_CASES = [
     case("D025", "a row with one word changed", [*asked(), _near(asked()[2])], asked()),
     Case("D026", "a held-out prompt with two words more", _leak, _no_leak),
     case("D027", "an answer of two letters", answering("no"), asked()),
-    case("D028", "an answer of 400 sentences", answering(" ".join(map(answer, range(2_000, 2_130)))), asked()),
+    case("D028", "an answer of 390 sentences", answering(" ".join(map(answer, range(2_000, 2_130)))), asked()),
     case("D029", "an answer stuck in a loop", answering(lambda text: text + " I know it." * 60), asked()),
     case("D030", "a refusal in English", answering("I'm sorry, but as an AI language model I can't do that."), asked()),
     case(

@@ -224,6 +224,18 @@ def test_texts_may_hold_special_tokens(tmp_path: Path) -> None:
     assert inspect(path, light=Characters()).findings == []
 
 
+def test_d039_d040_what_is_private_is_told_and_never_printed_whole(tmp_path: Path) -> None:
+    key = "sk-proj-" + "a1B2c3D4e5F6g7H8" * 3
+    rows = [{"prompt": f"question {n}", "completion": f"answer {n}"} for n in range(30)]
+    rows[0] = {"prompt": "mail jane.doe@corp-mail.org", "completion": f"the key is {key}"}
+    report = inspect(put(tmp_path, rows), light=Characters())
+    assert {"D039", "D040"} <= {finding.code for finding in report.findings}
+    assert key not in report.model_dump_json()
+    assert key[:12] not in report.model_dump_json()
+    assert "jane.doe" not in report.model_dump_json()
+    assert report.columns[1].example == "the key is sk…"
+
+
 def test_progress_is_reported(tmp_path: Path) -> None:
     heard: list[tuple[str, int, int | None]] = []
     inspect(put(tmp_path, GOOD), progress=lambda *told: heard.append(told))

@@ -12,12 +12,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tunesmith.data.shape import RowStructure, Structure, shape_of
+from tunesmith.data.shape import MOST_SHAPES, RowStructure, Structure, coarse, shape_of
 from tunesmith.data.sources import open_source, read
+from tunesmith.data.sources.json_text import Reader
 from tunesmith.data.structure import of_rows
-from tunesmith.data.structure.lines import LineStructure
+from tunesmith.data.structure.known import KnownCounter, can_answer, template_of
+from tunesmith.data.structure.lines import LineStructure, _connection
+from tunesmith.data.structure.segments import segments
 from tunesmith.data.structure.streamed import StreamedStructure
-from tunesmith.data.structure.tally import MOST_SHAPES, coarse
+from tunesmith.data.structure.tally import Questions, Tally
 from tunesmith.recipe.schema import Source
 from tunesmith.rules import FindingsError
 
@@ -43,7 +46,9 @@ BROKEN = st.sampled_from(
         '{"a": ' + "1" * 5000 + "}", '{"a": 1 /* c */}', '{"a": tru}', '{"a": "x', '[{"role": "user", "content": "x"}]',
         '[{"role": "user", "content": "x"}, null]', '{"a": [null]}', '{"a": []}', '{"a": [[], [null]]}', '{"a": 1e999}',
         '{"a": {}}', '{"a": [{}]}', '{"a": 1, "a": "x"}', '{"a": [ null, {"b": 1}]}',
-        '{"messages": [{"role": "u"}, null]}',
+        '{"messages": [{"role": "u"}, null]}', '{"a": 1, "a": 2}', '{"a": null, "a": 2}', '{"plain": 1, "plain": 2}',
+        '{"messages": [{"role": "u", "role": "v"}]}', '{"messages": [{"role": "u", "content": "x", "role": null}]}',
+        '{"plain": 1, "pla\\u0069n": 2}', '{"\\u0070lain": 1}', '{"plain": null}', '{"plain": [1]}', '{"plain": {"a": 1}}',
         '{"messages": [{"content": "x"}, {"role": "u"}]}', '{"messages": "user"}', '{"messages": {"role": "x"}}',
     ]
 )  # fmt: skip
@@ -70,6 +75,52 @@ def same(path: Path) -> None:
     expected = asked(held(path))
     assert asked(structure) == expected
     assert asked(of_rows(open_source(path).rows)) == expected
+
+
+PLAIN_KEYS = st.sampled_from(["a", "b", "messages", "role", "content", "a.b", "é", "$", "two words", "plain"])
+PLAIN_VALUES = st.recursive(
+    SCALARS, lambda below: st.lists(below, max_size=3) | st.dictionaries(PLAIN_KEYS, below, max_size=3)
+)
+PLAIN_ROWS = st.dictionaries(PLAIN_KEYS, PLAIN_VALUES | CHATS, max_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(PLAIN_ROWS.map(json.dumps) | BROKEN, min_size=1, max_size=8), st.integers(0, 8))
+@example(['{"a": [{"b": 1}, {"c": null}]}', '{"a": [{"b": 1, "b": 2}, {"c": null}]}', '{"a": [{"b": {}}, 1]}'], 3)
+@example(['{"a": {"b": {"a": 1}}}', '{"a": {"b": 1}}', '{"a": 3}', '{"a": {}}', '{"a": []}', '{"a": null}', "[]"], 7)
+def test_a_template_tells_rows_that_fit_from_others(lines: list[str], known: int) -> None:
+    """The template is made of the first rows; it mustn't take any other row for one that fits."""
+    path = Path("rows.jsonl")
+    path.write_bytes("\n".join(lines + lines[:known] * 2).encode("utf-8", "surrogatepass"))
+    raw = [Reader().line(line, 1).row for line in lines[:known]]
+    template = template_of([row for row in raw if row is not None])
+    tally = Tally(Questions(values=("plain",), turns=(("messages", "role"),), containing=(("a", "x"),)))
+    if template is None or not can_answer(template, tally.questions):
+        return
+    with _connection() as connection:
+        counter = KnownCounter(connection, template)
+        (segment,) = segments([("", path, "rows.jsonl")])
+        answer = counter.ask(segment, tally.questions)
+        assert counter.add(answer, tally) is None
+    try:
+        expected = held(path)
+    except FindingsError:
+        assert tally.rows == 0
+        return
+    assert (tally.rows, tally.values_at("plain") or {}) == (expected.rows, expected.values("plain"))
+    assert [(group.shape, group.rows, group.places) for group in tally.groups()] == [
+        (group.shape, group.rows, group.places) for group in expected.groups
+    ]
+    assert tally.turns_at("messages", "role") == expected.turns("messages", "role")
+    assert tally.containing["a", "x"] == expected.containing("a", "x")
+    fitting = {line for index, line in enumerate(lines[:known]) if raw[index] is not None and _is_simple(raw[index])}
+    read = {(lines + lines[:known] * 2)[index - 1] for index in answer.others}
+    assert not read & fitting
+
+
+def _is_simple(row: object) -> bool:
+    """Whether a row holds nothing but texts and booleans, under one column: any template of it takes it."""
+    return isinstance(row, dict) and len(row) == 1 and all(isinstance(value, bool) for value in row.values())
 
 
 @settings(max_examples=40, deadline=None)
@@ -100,7 +151,7 @@ def test_the_structural_pass_of_lines_is_duckdbs_and_that_of_a_table_is_streamed
 
 
 def test_over_several_segments_and_packed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunesmith.data.structure.segments._BATCH", 1000)
+    monkeypatch.setattr("tunesmith.data.structure.segments._BATCH", 20_000)
     monkeypatch.setattr("tunesmith.data.structure.segments._SEGMENT", 3)
     chance = random.Random(3)
     rows = []
@@ -138,7 +189,7 @@ def test_several_files_and_parts_of_one() -> None:
 def test_keys_that_are_data_dont_make_a_group_each() -> None:
     lines = [json.dumps({"id": 1, "votes": {f"user{index}": 1}}) for index in range(MOST_SHAPES + 500)]
     Path("a.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    for structure in (open_source("a.jsonl").structure(), of_rows(open_source("a.jsonl").rows)):
+    for structure in (open_source("a.jsonl").structure(), of_rows(open_source("a.jsonl").rows), held(Path("a.jsonl"))):
         (group,) = structure.groups
         assert group.shape == coarse(shape_of({"id": 1, "votes": {"user1": 1}}), 1)
         assert (group.rows, group.places[:2], structure.rows) == (1500, [1, 2], 1500)

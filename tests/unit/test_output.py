@@ -117,7 +117,7 @@ def test_the_fragment_for_the_recipe_is_yaml(capsys: pytest.CaptureFixture[str])
     import yaml
 
     show_data(Output(), report("the: question, [x]"))
-    shown = capsys.readouterr().out.partition("In the recipe, for sft:\n")[2].partition("\n\n")[0]
+    shown = capsys.readouterr().out.partition("In the recipe, for sft:\n")[2].partition("\n")[0]
     assert yaml.safe_load(shown) == {"data": {"mapping": {"prompt": "the: question, [x]"}}}
 
 

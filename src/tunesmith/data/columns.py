@@ -12,6 +12,7 @@ from ..records import Column
 from .shape import Group
 
 _EXAMPLE = 60
+_LOOKED_AT = 4_000
 
 
 @dataclass
@@ -62,10 +63,12 @@ def describe(profiles: dict[str, Profile], rows: int) -> list[Column]:
 
 
 def shorten(value: Any, most: int = _EXAMPLE) -> str:
-    """`value` as one line of at most `most` characters without control characters, safe to print on a terminal."""
+    """`value` as one line of at most `most` characters, safe to print: no control characters, nothing private."""
+    from .quality.private import hidden
+
     text = value if isinstance(value, str) else "" if value is None else _as_json(value, most)
     # Cut before cleaning: a value may be megabytes long. Cleaning only ever shortens it.
-    clean = " ".join("".join(_printable(character) for character in text[: 4 * most]).split())
+    clean = " ".join("".join(_printable(character) for character in hidden(text[:_LOOKED_AT])[: 4 * most]).split())
     return clean if len(clean) <= most and len(text) <= 4 * most else clean[: most - 1] + "…"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..records import Span
+from .quality.private import hidden
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -129,7 +130,7 @@ class LabelColumns:
         ids, trained = self.ids[first:last], self.trained[first:last]
         cuts = [0, *(np.flatnonzero(np.diff(trained)) + 1).tolist(), len(ids)]
         return [
-            Span(text=_shortened(tokenizer.decode(ids[a:b].tolist())), tokens=b - a, trained=bool(trained[a]))
+            Span(text=_shortened(hidden(tokenizer.decode(ids[a:b].tolist()))), tokens=b - a, trained=bool(trained[a]))
             for a, b in itertools.pairwise(cuts)
             if b > a
         ]

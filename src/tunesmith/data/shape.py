@@ -7,11 +7,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from .rows import Place, Row, kind_of
 
-_PLACES = 5
+PLACES: Final = 5
+"""Places of a shape's rows that are kept."""
+MOST_SHAPES: Final = 1000
+"""More shapes than these come from data used as keys; they are then told apart by their upper levels only."""
+_LEVELS: Final = 3  # levels of keys that tell exploding shapes apart at first
+
+Ordered = tuple[int, Place]
+"""A row's place with its number among all rows, by which places are ordered."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +43,42 @@ class Shape:
 NULL = Shape("null")
 
 
+_SCALARS: Final[dict[type, Shape]] = {
+    str: Shape("text"),
+    int: Shape("number"),
+    float: Shape("number"),
+    bool: Shape("boolean"),
+    type(None): NULL,
+}
+_KNOWN: Final[dict[tuple[Any, ...], tuple[Shape, list[Shape]]]] = {}
+"""Shapes of objects and lists by their keys and the ids of the shapes below; these are held, so that ids stay theirs."""
+_MOST_KNOWN: Final = 10_000
+
+
 def shape_of(value: Any) -> Shape:
-    """The shape of a JSON value."""
+    """The shape of a JSON value; of values alike, mostly the same object."""
+    scalar = _SCALARS.get(type(value))
+    if scalar is not None:
+        return scalar
     kind = kind_of(value)
     if kind == "object":
-        return Shape(kind, tuple(sorted((key, shape_of(item)) for key, item in value.items())))
-    if kind == "list":
-        return Shape(kind, items=reduce(merged, map(shape_of, value)) if value else None)
-    return Shape(kind)
+        below = [_SCALARS.get(type(item)) or shape_of(item) for item in value.values()]
+        name = (*value, *map(id, below))
+    elif kind == "list":
+        below = list({id(shape): shape for shape in map(shape_of, value)}.values())
+        name = (None, *map(id, below))
+    else:
+        return Shape(kind)
+    known = _KNOWN.get(name)
+    if known is None:
+        if kind == "object":
+            shape = Shape(kind, tuple(sorted(zip(value, below, strict=True))))
+        else:
+            shape = Shape(kind, items=reduce(merged, below) if below else None)
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.clear()
+        known = _KNOWN[name] = shape, below
+    return known[0]
 
 
 def merged(one: Shape, other: Shape) -> Shape:
@@ -126,21 +161,74 @@ class Structure(Protocol):
         ...
 
 
+@dataclass
+class _Found:
+    rows: int
+    places: list[Ordered]
+    example: Row | None
+
+
+class ShapeCounts:
+    """Rows by shape; of more than MOST_SHAPES, by as many upper levels of the shapes as leave no more than that."""
+
+    def __init__(self) -> None:
+        self._found: dict[Shape, _Found] = {}
+        self._levels: int | None = None
+
+    def add(self, shape: Shape, rows: int, places: Sequence[Ordered], example: Row | None) -> None:
+        """Count rows of one shape, with their first `places`, and the first of them where it may be needed."""
+        self._put(self._coarse(shape), _Found(rows, list(places), example))
+        while len(self._found) > MOST_SHAPES and self._levels != 0:
+            self._levels = _LEVELS if self._levels is None else self._levels - 1
+            finer, self._found = self._found, {}
+            for old, held in finer.items():
+                self._put(self._coarse(old), held)
+
+    def groups(self) -> list[Group]:
+        """The rows by shape, the most frequent first."""
+        made = [
+            Group(shape, found.rows, [place for _, place in found.places], found.example or {})
+            for shape, found in self._found.items()
+        ]
+        return sorted(made, key=lambda group: (-group.rows, self._found[group.shape].places[0][0]))
+
+    def _coarse(self, shape: Shape) -> Shape:
+        return shape if self._levels is None else coarse(shape, self._levels)
+
+    def _put(self, shape: Shape, new: _Found) -> None:
+        found = self._found.get(shape)
+        if found is None:
+            self._found[shape] = new
+            return
+        if new.places and new.places < found.places:
+            found.example = new.example
+        found.rows += new.rows
+        found.places = sorted([*found.places, *new.places])[:PLACES]
+
+
+def coarse(shape: Shape, levels: int) -> Shape:
+    """A shape without the keys and items that lie deeper than `levels`."""
+    if levels == 0:
+        return Shape(shape.kind)
+    items = coarse(shape.items, levels - 1) if shape.items is not None else None
+    return Shape(shape.kind, tuple((key, coarse(below, levels - 1)) for key, below in shape.keys), items)
+
+
 class RowStructure:
     """The structure of rows held in memory."""
 
     def __init__(self, rows: Sequence[Row], places: Sequence[Place] | None = None) -> None:
         """Look at `rows`, whose numbers in the file are `places` (default: counted from 1)."""
         self._rows = rows
-        self._places = places or range(1, len(rows) + 1)
-        found: dict[Shape, list[int]] = {}
-        for index, row in enumerate(rows):
-            found.setdefault(shape_of(row), []).append(index)
-        groups = [
-            Group(shape, len(at), [self._places[index] for index in at[:_PLACES]], rows[at[0]])
-            for shape, at in found.items()
-        ]
-        self.groups = sorted(groups, key=lambda group: (-group.rows, group.places))
+        places = places or range(1, len(rows) + 1)
+        # Shapes are looked up by id, as to hash one takes longer than to find it; what has an id here stays alive.
+        found: dict[int, tuple[Shape, list[int]]] = {}
+        for index, shape in enumerate(map(shape_of, rows)):
+            found.setdefault(id(shape), (shape, []))[1].append(index)
+        counts = ShapeCounts()
+        for shape, at in found.values():
+            counts.add(shape, len(at), [(index, places[index]) for index in at[:PLACES]], rows[at[0]])
+        self.groups = counts.groups()
 
     @property
     def rows(self) -> int:

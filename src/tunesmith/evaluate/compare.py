@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from ..data.quality.private import without_secrets
 from ..errors import UsageError
 from ..models.load import is_adapter, load_base, load_tokenizer, load_tuned
 from ..progress import Progress, silent
@@ -245,10 +246,10 @@ def _changed(base: Measured, tuned: Measured, work: Work) -> list[ChangedRow]:
     return [
         ChangedRow(
             row=question.row,
-            prompt=shortened(question.prompt),
-            expected=shortened(question.expected),
-            base=shortened(before.text),
-            tuned=shortened(after.text),
+            prompt=shortened(without_secrets(question.prompt)),
+            expected=shortened(without_secrets(question.expected)),
+            base=shortened(without_secrets(before.text)),
+            tuned=shortened(without_secrets(after.text)),
             change="fixed" if after_right else "broken",
         )
         for question, before, after, before_right, after_right in rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
+from ..data.formats import fragment as in_recipe
 from ..records import DataReport, Quality, Verdict
 from . import chart, text
 from .headline import Line
@@ -53,11 +54,8 @@ def plural(noun: str, count: int) -> str:
 
 def fragment(verdict: Verdict) -> str:
     """What a recipe must say so that the method can train on the data, as YAML; empty where it needs nothing."""
-    import yaml
-
-    said = {"mapping": verdict.mapping, "filter": verdict.filter}
-    data = {name: value for name, value in said.items() if value}
-    return str(yaml.safe_dump({"data": data}, sort_keys=False, allow_unicode=True)) if data else ""
+    said = in_recipe(verdict.mapping, verdict.filter)
+    return f"data: {{{said}}}" if said else ""
 
 
 def figures(quality: Quality) -> list[tuple[str, str]]:

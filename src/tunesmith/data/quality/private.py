@@ -74,7 +74,16 @@ def masked(kind: str, value: str, start: int) -> Private:
 
 def hidden(text: str) -> str:
     """A text with all personal data and secrets masked."""
-    for found in sorted([*personal(text), *secrets(text)], key=lambda found: found.start, reverse=True):
+    return _without(text, [*personal(text), *secrets(text)])
+
+
+def without_secrets(text: str) -> str:
+    """A text with all secrets masked."""
+    return _without(text, list(secrets(text)))
+
+
+def _without(text: str, private: list[Private]) -> str:
+    for found in sorted(private, key=lambda found: found.start, reverse=True):
         text = text[: found.start] + found.shown + text[found.end :]
     return text
 

@@ -20,10 +20,10 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from ..shape import Shape, as_text, shape_of
+from ..shape import PLACES, Shape, as_text, shape_of
 from ..sources.json_text import Reader
 from .segments import Segment
-from .tally import PLACES, Questions, Tally
+from .tally import Questions, Tally
 
 if TYPE_CHECKING:
     import duckdb

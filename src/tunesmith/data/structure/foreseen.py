@@ -11,6 +11,7 @@ from .tally import Questions
 
 _SPEAKERS = ("role", "from", "speaker")
 _CLASSES = 20  # distinct values up to which a column may hold classes
+_MARKS = ("<think>", "<functioncall>", "<tool_call>")  # of reasoning and calls, where they stand in texts
 _MOST = 8  # columns of classes; each costs a little in every query
 _LEVELS = 2
 _ROWS = 1000
@@ -30,7 +31,10 @@ def foresee(rows: Iterable[Row]) -> Questions:
     classes = [
         path for path, shape in kinds.items() if shape.kind in ("text", "boolean", "number") and _few(head, path)
     ]
-    return Questions(tuple(classes[:_MOST]), tuple(turns))
+    marked = [path for path, _ in turns] + [path for path, shape in kinds.items() if shape.kind == "text"]
+    return Questions(
+        tuple(classes[:_MOST]), tuple(turns), tuple((path, mark) for path in marked[:_MOST] for mark in _MARKS)
+    )
 
 
 def _paths(shape: Shape, prefix: str, levels: int) -> Iterator[tuple[str, Shape]]:

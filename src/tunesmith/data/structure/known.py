@@ -8,15 +8,17 @@ the number of all its values, which json_array_length counts along `$.**`: each 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any, Final
 
-from ..shape import Shape, as_text, shape_of
+from ..rows import Row
+from ..shape import PLACES, Ordered, Shape, as_text, shape_of
 from ..sources.json_text import Reader
 from .counting import TRAILING, is_plain
 from .segments import Segment
-from .tally import PLACES, Ordered, Questions, Tally
+from .tally import Questions, Tally
 from .template import Node, Template, united
 
 if TYPE_CHECKING:
@@ -26,14 +28,33 @@ _READ: Final = 500  # other lines of a segment that Python reads
 _LEARNT: Final = 200  # other lines that are looked at for more places
 _SCALAR_LETTERS: Final = frozenset("0123456789.+-aeEfIilnNrstuy")  # of null, true, false, numbers, NaN, Infinity
 _MACROS: Final = (
-    """create temp macro kind_of(text) as case when text >= '"' and text < '#' then 1
+    """create macro kind_of(text) as case when text >= '"' and text < '#' then 1
        when (text between '0' and ':' or text >= '-0' and text < '-:') and strlen(text) < 500 then 2
        when text in ('true', 'false') then 3 when text is not null then 9 end""",
-    """create temp macro kind_of_type(type, own) as case type when own then 5 when 'VARCHAR' then 1
+    """create macro kind_of_type(type, own) as case type when own then 5 when 'VARCHAR' then 1
        when 'UBIGINT' then 2 when 'BIGINT' then 2 when 'BOOLEAN' then 3 when 'NULL' then null else 9 end""",
-    """create temp macro code_of(places, low, high) as case when places = 0 then '-' when low is null then '0'
+    """create macro code_of(places, low, high) as case when places = 0 then '-' when low is null then '0'
        when high < 9 and low = high then low::varchar when high < 5 then 'm' end""",
 )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What duckdb said of a segment.
+
+    Attributes:
+        segment: The segment.
+        template: The template by which it was asked; None for no question.
+        asked: The questions.
+        groups: Code, first indices, nothing, number of rows, and answers of rows that fit.
+        others: Indices of the rows that don't.
+    """
+
+    segment: Segment
+    template: Template | None
+    asked: Questions
+    groups: list[Any]
+    others: list[int]
 
 
 class KnownCounter:
@@ -47,63 +68,61 @@ class KnownCounter:
         for macro in _MACROS:
             connection.execute(macro)
 
-    def count(self, segment: Segment, tally: Tally) -> Segment | None:
-        """Add the rows of a segment that fit to a tally, and give the others.
-
-        Those are None where they were few enough to be read at once.
-        """
-        found, others = self._ask(segment, tally)
-        if len(others) > _READ and self._learn(segment, others):
-            found, others = self._ask(segment, tally)
-        self._add(segment, tally, found)
-        if len(others) <= _READ:
-            _read_rows(segment, tally, others)
-            return None
-        if len(others) * 2 > segment.table.num_rows:
-            self.template = None
-        return segment.only(others)
-
-    def _ask(self, segment: Segment, tally: Tally) -> tuple[list[Any], list[int]]:
-        """Groups of rows that fit, and the indices of the others."""
+    def ask(self, segment: Segment, questions: Questions) -> Answer:
+        """Ask duckdb about a segment; in any thread."""
         if self.template is None:
-            return [], segment.table["place"].to_pylist()
-        self._connection.register("segment", segment.table)
-        query = _query(self.template, _asked(tally.questions, segment), segment.is_loose)
-        groups = self._connection.execute(query).fetchall()
-        self._connection.unregister("segment")
-        others = [index for group in groups if group[0] is None for index in group[2]]
-        return [group for group in groups if group[0] is not None], sorted(others)
+            return Answer(segment, None, questions, [], segment.table["place"].to_pylist())
+        asked, template = _asked(questions, segment), self.template
+        with self._connection.cursor() as cursor:
+            cursor.register("segment", segment.table)
+            groups = cursor.execute(_query(template, asked, segment.is_loose)).fetchall()
+        others = sorted(index for group in groups if group[0] is None for index in group[2])
+        return Answer(segment, template, asked, [group for group in groups if group[0] is not None], others)
 
-    def _learn(self, segment: Segment, others: list[int]) -> bool:
+    def add(self, answer: Answer, tally: Tally) -> Segment | None:
+        """Add a segment's rows to a tally, and give those that don't fit and weren't few enough to be read at once."""
+        segment = answer.segment
+        if len(answer.others) > _READ and self._learn(answer):
+            answer = self.ask(segment, tally.questions)
+        self._add(answer, tally)
+        rest = segment.only(answer.others) if answer.others else None
+        if rest is not None and len(answer.others) <= _READ:
+            read_rows(rest, tally)
+            return None
+        if len(answer.others) * 2 > segment.table.num_rows:
+            self.template = None
+        return rest
+
+    def _learn(self, answer: Answer) -> bool:
         """Extend the template by the places of rows that don't fit; False when it knew them."""
         if self.template is None:
             return False
-        template = template_of(_rows(segment, others[:: len(others) // _LEARNT]), self.template.shape)
-        if template is None or template.shape == self.template.shape:
+        some = answer.others[:: len(answer.others) // _LEARNT]
+        template = template_of((row for _, row in _rows(answer.segment.only(some))), self.template.shape)
+        if template is None or (template.shape == self.template.shape and answer.template is self.template):
             return False
         self.template = template
         return True
 
-    def _add(self, segment: Segment, tally: Tally, groups: Sequence[Any]) -> None:
-        if self.template is None:
+    def _add(self, answer: Answer, tally: Tally) -> None:
+        if answer.template is None:
             return
-        asked = _asked(tally.questions, segment)
         first: dict[Shape, tuple[int, list[Ordered]]] = {}
-        for code, indices, _, rows, *answers in groups:
-            shape = self.template.shape_of(code)
+        for code, indices, _, rows, *answers in answer.groups:
+            shape = answer.template.shape_of(code)
             held, places = first.get(shape, (0, []))
-            found = sorted([*places, *((index, segment.place(index)) for index in indices)])[:PLACES]
+            found = sorted([*places, *((index, answer.segment.place(index)) for index in indices)])[:PLACES]
             first[shape] = held + rows, found
-            _answer(tally, asked, self.template, code, answers, rows)
+            _answer(tally, answer.asked, answers, rows)
         for shape, (rows, places) in first.items():
             example = None
             if shape not in self._seen:
                 self._seen.add(shape)
-                example = next(_rows(segment, [places[0][0]]), None)
+                ((_, example),) = _rows(answer.segment.only([places[0][0]]))
             tally.add_shape(shape, rows, places, example)
 
 
-def template_of(rows: Iterator[Any], shape: Shape | None = None) -> Template | None:
+def template_of(rows: Iterable[Row], shape: Shape | None = None) -> Template | None:
     """The template of rows, and of a shape; None where duckdb can't take such rows apart."""
     shapes = {shape_of(row): None for row in rows}
     try:
@@ -137,7 +156,7 @@ def _asked(questions: Questions, segment: Segment) -> Questions:
     return Questions(questions.values, questions.turns, containing)
 
 
-def _answer(tally: Tally, asked: Questions, template: Template, code: str, answers: list[Any], rows: int) -> None:
+def _answer(tally: Tally, asked: Questions, answers: list[Any], rows: int) -> None:
     given = iter(answers)
     for path in asked.values:
         tally.add_values(path, {_text(next(given)): rows})
@@ -152,21 +171,18 @@ def _text(value: str | None) -> str:
     return "null" if value is None else as_text(json.loads(value))
 
 
-def _rows(segment: Segment, indices: Sequence[int]) -> Iterator[Any]:
-    reader = Reader()
-    for index, line in segment.lines(indices):
-        row = reader.line(line, index).row if line.strip(" \t\r\n") else None
-        if row is not None:
-            yield row
+def read_rows(segment: Segment, tally: Tally) -> None:
+    """Add the rows of a segment to a tally one by one."""
+    for index, row in _rows(segment):
+        tally.add_row(index, segment.place(index), row)
 
 
-def _read_rows(segment: Segment, tally: Tally, indices: Sequence[int]) -> None:
-    """Add rows to a tally one by one."""
+def _rows(segment: Segment) -> Iterator[tuple[int, Row]]:
     reader = Reader()
-    for index, line in segment.lines(indices):
+    for index, line in zip(*(segment.table[name].to_pylist() for name in ("place", "line")), strict=True):
         row = reader.line(line, index).row if line.strip(" \t\r\n") else None
         if row is not None:
-            tally.add_row(index, segment.place(index), row)
+            yield index, row
 
 
 def _speaker(node: Node, role: str) -> Node | None:
@@ -176,14 +192,14 @@ def _speaker(node: Node, role: str) -> Node | None:
 
 
 @lru_cache(maxsize=16)
-def _query(template: Template, asked: Questions, is_loose: bool) -> str:  # noqa: FBT001
+def _query(template: Template, asked: Questions, is_loose: bool) -> str:
     """The rows' codes with answers, counted; each level of queries uses the columns of the one below."""
     nodes = template.nodes
     spec = json.dumps(template.root.spec, ensure_ascii=False)
     odd = TRAILING if is_loose else "false"
     query = f"""
         select place, line, {odd} odd, try(json_transform(line, '{spec}')) c0,
-        try(len(json_array_length(line, '$.**'))) size from segment where line not in ('', chr(13))
+        try(len(json_array_length(line, '$.**'))) size from segment where strlen(line) > 1
     """
     deep: dict[int, list[Node]] = {}
     for node in nodes[1:]:
@@ -194,12 +210,14 @@ def _query(template: Template, asked: Questions, is_loose: bool) -> str:  # noqa
     levels.append(
         [f"case when d{node.number} then try(json_type(line, '{node.path}')) end t{node.number}" for node in nodes]
     )
-    levels.append([f"{_places(node)} n{node.number}" for node in nodes])
-    for level in levels:
+    levels.append([f"{_places(node)} n{node.number}, {_kinds(node)} k{node.number}" for node in nodes])
+    many = [node.number for node in nodes if node.many]
+    levels.append([f"list_min(k{number}) l{number}, list_max(k{number}) h{number}" for number in many])
+    for level in filter(None, levels):
         query = f"select *, {', '.join(level)} from ({query})"
-    codes = " || ".join(map(_code, nodes))
     total = " + ".join(f"n{node.number}" for node in nodes)
-    query = f"select *, case when not odd and size + 1 = {total} and {_code(template.root)} = '5' then {codes} end code from ({query})"
+    fits = f"not odd and size + 1 = {total} and {_code(template.root)} = '5'"
+    query = f"select *, case when {fits} then {' || '.join(map(_code, nodes))} end code from ({query})"
     listed = "".join(f", case when code is not null then {answer} end" for answer in _answers(template, asked))
     return f"""
         select code, min(place, {PLACES}) filter (where code is not null), list(place) filter (where code is null),
@@ -246,23 +264,22 @@ def _places(node: Node) -> str:
     return f"case when d{number} then {asked} else {_wanted(node)} end"
 
 
+def _kinds(node: Node) -> str:
+    """What kinds of values stand at a node: one, or their list."""
+    number = node.number
+    if node.kind == "scalar":
+        return f"list_transform(c{number}, lambda v: kind_of(v::varchar))" if node.many else f"kind_of(c{number}::varchar)"
+    own = "'OBJECT'" if node.kind == "object" else "'ARRAY'"
+    return f"list_transform(t{number}, lambda v: kind_of_type(v, {own}))" if node.many else f"kind_of_type(t{number}, {own})"
+
+
 def _code(node: Node) -> str:
     """A node's character of a row's code; null for what the template can't tell."""
     number = node.number
-    own = {"object": "'OBJECT'", "list": "'ARRAY'"}.get(node.kind)
-    if own is None:
-        kinds = (
-            f"list_transform(c{number}, lambda v: kind_of(v::varchar))" if node.many else f"kind_of(c{number}::varchar)"
-        )
-        low, high = (f"list_min({kinds})", f"list_max({kinds})") if node.many else (kinds, kinds)
-        return f"code_of(n{number}, {low}, {high})"
-    kinds = (
-        f"list_transform(t{number}, lambda v: kind_of_type(v, {own}))"
-        if node.many
-        else f"kind_of_type(t{number}, {own})"
-    )
-    low, high = (f"list_min({kinds})", f"list_max({kinds})") if node.many else (kinds, kinds)
-    return f"case when d{number} then code_of(n{number}, {low}, {high}) when n{number} = 0 then '-' else '5' end"
+    code = f"code_of(n{number}, {'l' if node.many else 'k'}{number}, {'h' if node.many else 'k'}{number})"
+    if node.kind == "scalar":
+        return code
+    return f"case when d{number} then {code} when n{number} = 0 then '-' else '5' end"
 
 
 def _answers(template: Template, asked: Questions) -> Iterator[str]:

@@ -6,8 +6,9 @@ memory is that of two segments, whatever the file's size. counting.py says which
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -19,13 +20,18 @@ from ..sources.json_text import Reader, read_lines
 from ..sources.packed import open_utf8
 from .counting import Counter, is_plain
 from .foreseen import foresee
+from .known import Answer, KnownCounter, can_answer, read_rows, template_of
 from .segments import segments
 from .tally import Questions, Tally
+from .template import Template
 
 if TYPE_CHECKING:
     import duckdb
 
 _HEAD: Final = 1000  # rows by which questions are foreseen
+
+_THREADS: Final = 2  # that ask duckdb, which takes a segment in one thread
+_AHEAD: Final = 3  # segments held in memory
 
 
 class LineStructure:
@@ -34,6 +40,7 @@ class LineStructure:
     def __init__(self, files: Sequence[tuple[str, Path, str]]) -> None:
         """Look at the files when they are first asked for; each has a prefix for places, a path, and a name."""
         self._files = list(files)
+        self._template: Template | None = None
         self._has_marks = False  # "<" stands in some line, as in all the marks that detection looks for
 
     @property
@@ -60,15 +67,19 @@ class LineStructure:
 
     def containing(self, path: str, text: str) -> int:
         """As Structure.containing."""
-        asked = Questions(containing=((path, text),))
-        if "<" in text and text.isascii() and self._first.rows and not self._has_marks:
+        if (path, text) in self._first.questions.containing:
+            return self._first.containing[path, text]
+        if "<" in text and text.isascii() and not self._has_marks:
             return 0
-        tally = self._tally(asked) if is_plain(text) else self._read(asked)
+        asked = Questions(containing=((path, text),))
+        tally = self._tally(asked) if is_plain(text) or self._can_answer(asked) else self._read(asked)
         return tally.containing[path, text]
 
     @cached_property
     def _first(self) -> Tally:
-        return self._tally(foresee(self._head()))
+        head = list(self._head())
+        self._template = template_of(head)
+        return self._tally(foresee(head))
 
     def _head(self) -> Iterator[Row]:
         reader = Reader()
@@ -87,17 +98,29 @@ class LineStructure:
                         tally.add_row(int(place), place, row)
         return tally
 
+    def _can_answer(self, questions: Questions) -> bool:
+        return self._template is not None and can_answer(self._template, questions)
+
     def _tally(self, questions: Questions) -> Tally:
         tally = Tally(questions)
-        with _connection() as connection, ThreadPoolExecutor(1) as ahead:
-            known = KnownCounter(connection, self._template if can_answer(self._template, questions) else None)
+        plain = all(is_plain(text) for _, text in questions.containing)
+        with _connection() as connection, ThreadPoolExecutor(_THREADS) as pool:
+            known = KnownCounter(connection, self._template if self._can_answer(questions) else None)
             counter = Counter(connection)
+            asked: deque[Future[Answer]] = deque()
             found = segments(self._files)
-            following = ahead.submit(next, found, None)
-            while (segment := following.result()) is not None:
-                following = ahead.submit(next, found, None)
-                self._has_marks = self._has_marks or segment.may_contain("<")
-                counter.count(segment, tally)
+            while True:
+                if (segment := next(found, None)) is not None:
+                    self._has_marks = self._has_marks or segment.may_contain("<")
+                    asked.append(pool.submit(known.ask, segment, questions))
+                    if len(asked) < _AHEAD:
+                        continue
+                if not asked:
+                    break
+                others = known.add(asked.popleft().result(), tally)
+                if others is not None:
+                    counter.count(others, tally) if plain else read_rows(others, tally)
+        self._template = known.template or self._template
         return tally
 
 

@@ -8,25 +8,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ..rows import Place, Row
-from ..shape import Group, Shape, Turns, as_text, shape_of, value_at
+from ..shape import Group, Ordered, Shape, ShapeCounts, Turns, as_text, shape_of, value_at
 
-MOST_SHAPES: Final = 1000
-"""More shapes than these come from data used as keys; they are then told apart by their upper levels only."""
 MOST_VALUES: Final = 1000
 """Distinct values of a path that are counted; with more, the path holds no classes."""
-PLACES: Final = 5
-_LEVELS: Final = 3  # levels of keys that tell exploding shapes apart at first
-
-
-Ordered = tuple[int, Place]
-"""A row's place with its number among all rows, by which places are ordered."""
-
-
-@dataclass
-class _Found:
-    rows: int
-    places: list[Ordered]
-    example: Row | None
 
 
 @dataclass(frozen=True)
@@ -55,8 +40,7 @@ class Tally:
     values: dict[str, Counter[str] | None] = field(default_factory=dict)
     turns: dict[tuple[str, str], Counter[tuple[str, ...]]] = field(default_factory=dict)
     containing: Counter[tuple[str, str]] = field(default_factory=Counter)
-    _shapes: dict[Shape, _Found] = field(default_factory=dict)
-    _levels: int = 0
+    _shapes: ShapeCounts = field(default_factory=ShapeCounts)
 
     def add_row(self, index: int, place: Place, row: Row) -> None:
         """Count a row; `index` orders the rows."""
@@ -71,32 +55,7 @@ class Tally:
     def add_shape(self, shape: Shape, rows: int, places: Sequence[Ordered], example: Row | None) -> None:
         """Count `rows` rows of one shape; their first `places`, with the first of them, where they may be needed."""
         self.rows += rows
-        self._put(self._coarse(shape), _Found(rows, list(places), example))
-        while len(self._shapes) > MOST_SHAPES and self._levels != 1:
-            self._levels = self._levels - 1 if self._levels else _LEVELS
-            found, self._shapes = self._shapes, {}
-            for old, held in found.items():
-                self._put(self._coarse(old), held)
-        if len(self._shapes) > MOST_SHAPES:
-            self._levels = -1
-            found, self._shapes = self._shapes, {}
-            for held in found.values():
-                self._put(Shape("object"), held)
-
-    def _coarse(self, shape: Shape) -> Shape:
-        if self._levels == 0:
-            return shape
-        return Shape("object") if self._levels < 0 else coarse(shape, self._levels)
-
-    def _put(self, shape: Shape, new: _Found) -> None:
-        found = self._shapes.get(shape)
-        if found is None:
-            self._shapes[shape] = new
-            return
-        if new.places and new.places < found.places:
-            found.example = new.example
-        found.rows += new.rows
-        found.places = sorted([*found.places, *new.places])[:PLACES]
+        self._shapes.add(shape, rows, places, example)
 
     def add_values(self, path: str, counts: dict[str, int]) -> None:
         """Count values at a path."""
@@ -135,11 +94,7 @@ class Tally:
 
     def groups(self) -> list[Group]:
         """The rows by shape, the most frequent first."""
-        made = [
-            Group(shape, found.rows, [place for _, place in found.places], found.example or {})
-            for shape, found in self._shapes.items()
-        ]
-        return sorted(made, key=lambda group: (-group.rows, self._shapes[group.shape].places[0][0]))
+        return self._shapes.groups()
 
 
 def speakers(turns: object, role: str) -> tuple[str, ...]:
@@ -152,11 +107,3 @@ def speakers(turns: object, role: str) -> tuple[str, ...]:
 def _brief(spoken: tuple[str, ...]) -> tuple[str, ...]:
     """First and last role, and between them the others once: all that Turns asks for, in few distinct tuples."""
     return (spoken[0], *sorted(set(spoken)), spoken[-1])
-
-
-def coarse(shape: Shape, levels: int) -> Shape:
-    """A shape without the keys and items that lie deeper than `levels`."""
-    if levels == 0:
-        return Shape(shape.kind)
-    items = coarse(shape.items, levels - 1) if shape.items is not None else None
-    return Shape(shape.kind, tuple((key, coarse(below, levels - 1)) for key, below in shape.keys), items)
