@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.pages import Page, hostile
 from tunesmith.receipt.chart import length_histogram
-from tunesmith.receipt.data_page import figures, fragment, headline, render
+from tunesmith.receipt.data_page import figures, fragment, headline, render, saving
 from tunesmith.records import (
     Column,
     DataReport,
@@ -106,7 +106,7 @@ def test_everything_is_there() -> None:
         "Tokens trained in one epoch 2,500",
         "Packed 90 rows into 22",
         "95.8 %",
-        "1.84 times fewer tokens",
+        "padded batches of 8 rows hold 1.84 times as many tokens",
         "2,500 of 5,000",
     ):
         assert words in page.words, words
@@ -149,6 +149,11 @@ def test_errors_come_before_warnings_in_the_headline() -> None:
     error = full().findings[0].model_copy(update={"severity": "error"})
     line = headline(full().model_copy(update={"method": "kto", "findings": [error, *full().findings]}))
     assert (line.tone, line.title) == ("bad", "1 error to repair")
+
+
+def test_packing_that_brings_nothing_says_so() -> None:
+    packing = Packing(max_length=64, rows=9, sequences=3, fill=0.8, gain=0.9)
+    assert saving(packing) == "padded batches of 8 rows hold no more tokens"
 
 
 def test_a_verdict_that_needs_nothing_has_no_fragment() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..receipt.data_page import figures, fragment
+from ..receipt.data_page import figures, fragment, saving
 from ..records import DataReport, Histogram, LabelAudit
 from .output import Output, safe
 
@@ -41,7 +41,7 @@ def _show_fragments(output: Output, report: DataReport, *, brief: bool) -> None:
             methods.setdefault(fragment(verdict), []).append(verdict.method)
     for said, names in methods.items():
         if said:
-            output.show(f"In the recipe, for {', '.join(names)}:\n{safe(said)}")
+            output.show(f"In the recipe, for {', '.join(names)}:\n{safe(said)}\n")
     own = next((verdict for verdict in report.verdicts if verdict.method == report.method), None)
     if own is not None and own.code and own.status != "READY" and not brief:
         output.show(f"The same in Python, for {report.method}:\n\n{safe(own.code)}\n")
@@ -82,7 +82,7 @@ def _show_lengths(output: Output, report: DataReport) -> None:
         packed = (
             f"{report.packing.rows:,} rows into {report.packing.sequences:,} sequences, {report.packing.fill:.0%} full"
         )
-        facts.append(("packing", f"{packed}; padding costs {report.packing.gain:.2f} times the tokens"))
+        facts.append(("packing", f"{packed}; {saving(report.packing)}"))
     if report.tokens_per_epoch is not None:
         facts.append(("tokens trained in one epoch", f"{report.tokens_per_epoch:,}"))
     output.table("", ("", ""), facts)
@@ -93,7 +93,8 @@ def _bars(histogram: Histogram, limit: int | None) -> Iterator[tuple[str, str, s
     most = max(histogram.rows)
     for low, high, rows in zip(histogram.edges, histogram.edges[1:], histogram.rows, strict=False):
         mark = f"< max_length {limit:,}" if limit is not None and low <= limit < high else ""
-        yield f"{low:,} to {high - 1:,}", "\u2588" * max(round(_BAR * rows / most), rows > 0), f"{rows:,} {mark}"
+        name = f"{low:,}" if high == low + 1 else f"{low:,} to {high - 1:,}"
+        yield name, "\u2588" * max(round(_BAR * rows / most), rows > 0), f"{rows:,} {mark}"
 
 
 def show_audit(output: Output, audit: LabelAudit) -> None:

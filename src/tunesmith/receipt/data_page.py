@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from ..data.formats import fragment as in_recipe
-from ..records import DataReport, Quality, Verdict
+from ..records import DataReport, Packing, Quality, Verdict
 from . import chart, text
 from .headline import Line
 from .html import environment
 
 _ORDER = ("error", "warning", "note")
+_WORTH_SAYING = 1.05
 
 
 def render(report: DataReport) -> str:
@@ -28,6 +29,7 @@ def render(report: DataReport) -> str:
         fragments={verdict.method: fragment(verdict) for verdict in report.verdicts},
         histogram=histogram,
         limit=limit,
+        saving=saving(report.packing) if report.packing else "",
         quality=figures(report.quality) if report.quality else [],
     )
 
@@ -50,6 +52,13 @@ def headline(report: DataReport) -> Line:
 def plural(noun: str, count: int) -> str:
     """The noun as it stands after a number."""
     return noun if count == 1 else f"{noun}s"
+
+
+def saving(packing: Packing) -> str:
+    """What packing brings, in words."""
+    if packing.gain < _WORTH_SAYING:
+        return "padded batches of 8 rows hold no more tokens"
+    return f"padded batches of 8 rows hold {packing.gain:.2f} times as many tokens"
 
 
 def fragment(verdict: Verdict) -> str:
