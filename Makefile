@@ -36,10 +36,14 @@ test-fast: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
+	$(TEST_ENV) $(BIN)/python -m tests.support.planted_page
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.first_step
+	$(BIN)/python -m benchmarks.data_structure
+	$(BIN)/python -m benchmarks.data_tokens
+	$(BIN)/python -m benchmarks.data_duplicates
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -76,10 +76,11 @@ def test_a_benchmark_that_is_won_is_told_with_all_that_was_measured() -> None:
 
 
 def test_a_benchmark_that_is_lost_is_said_to_be_lost() -> None:
-    lost = {**MEASURED, "fastest": "start"}
-    page = load_generate().benchmark_result(lost)
-    assert "**Lost**: start is faster; ours takes 5.00 times as long." in page.splitlines()
+    ratios = {"ours": 1.0, "hare": 0.8, "start": 0.2}
+    page = load_generate().benchmark_result({**MEASURED, "ratio_to_ours": ratios, "fastest": "start"})
+    assert "**Lost**, 5.00 times as long as the fastest. Faster than ours: hare; start." in page.splitlines()
     assert "beside the contest" not in page
+    assert "Fastest" not in page
 
 
 def test_make_bench_runs_every_benchmark() -> None:
