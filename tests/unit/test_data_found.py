@@ -200,7 +200,36 @@ def test_what_looks_like_a_hub_id(path: str, hub: bool) -> None:
 def test_a_folder_goes_before_the_hub() -> None:
     put("someone/rows/a.jsonl", '{"n": 1}\n')
     assert not is_hub(Source(path="someone/rows"))
-    assert is_hub(Source(path="someone/rows", split="train"))
+    assert not is_hub(Source(path="someone/rows", split="train"))
+    assert is_hub(Source(path="hf://datasets/someone/rows"))
+
+
+@pytest.mark.parametrize(
+    ("names", "split", "expected"),
+    [
+        (["train.jsonl", "test.jsonl", "README.md"], None, ["train.jsonl"]),
+        (["train.jsonl", "test.jsonl"], "test", ["test.jsonl"]),
+        (["data/train-00000-of-2.jsonl", "data/train-00001-of-2.jsonl", "data/validation-0.jsonl"], None, ["0", "1"]),
+        (["dev/a.jsonl", "train/a.jsonl"], "validation", ["dev/a.jsonl"]),
+        (["a.jsonl", "b.jsonl", "LICENSE"], None, ["a.jsonl", "b.jsonl"]),
+        (["test.jsonl", "eval.jsonl"], None, ["eval.jsonl", "test.jsonl"]),
+        (["training_notes.jsonl", "contest.jsonl"], None, ["contest.jsonl", "training_notes.jsonl"]),
+    ],
+)
+def test_of_a_folder_one_split_is_read(names: list[str], split: str | None, expected: list[str]) -> None:
+    for name in names:
+        put(f"set/{name}", "card" if name in ("README.md", "LICENSE") else f'{{"n": "{name}"}}\n')
+    raw = read(Source(path="set", split=split))
+    assert len(raw.rows) == len(expected)
+    assert all(end in row["n"] for end, row in zip(expected, raw.rows, strict=True))
+    data = [name for name in names if name.endswith(".jsonl")]
+    assert [found.code for found in raw.findings] == (["D048"] if len(data) > len(expected) else [])
+
+
+def test_a_folder_without_the_split_says_so() -> None:
+    put("set/train.jsonl", '{"n": 1}\n')
+    with pytest.raises(UsageError, match="of the split test"):
+        read(Source(path="set", split="test"))
 
 
 def test_weights_take_the_largest_mixture_that_repeats_no_row() -> None:

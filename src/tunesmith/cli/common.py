@@ -35,7 +35,7 @@ def role_and_column(text: str) -> tuple[str, str]:
     role, equals, column = text.partition("=")
     if not equals or role not in Mapping.model_fields:
         raise argparse.ArgumentTypeError(f"{text!r} isn't ROLE=COLUMN; roles are {', '.join(Mapping.model_fields)}")
-    return role, column
+    return role, column.replace("\\n", "\n")  # in templates, as a recipe's double quotes have it
 
 
 def column_and_value(text: str) -> tuple[str, Any]:
@@ -107,7 +107,9 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """DATA and what a recipe needs beside it."""
-    parser.add_argument("data", metavar="DATA", help="file with rows: JSON, JSONL, CSV or Parquet")
+    parser.add_argument(
+        "data", metavar="DATA", help="rows: a file, folder or glob of any format, or a dataset on the Hub"
+    )
     parser.add_argument("--model", required=True, help="local folder, Hub id, or builtin:small")
     parser.add_argument("--test", metavar="FILE", help="rows for the final comparison (default: a part of DATA)")
     parser.add_argument("--method", default="sft", help="training method (default: sft)")

@@ -51,7 +51,7 @@ _SCALARS: Final[dict[type, Shape]] = {
     type(None): NULL,
 }
 _KNOWN: Final[dict[tuple[Any, ...], tuple[Shape, list[Shape]]]] = {}
-"""Shapes of objects and lists by their keys and the ids of the shapes below; these are held, so that ids stay theirs."""
+"""Shapes of objects and lists by their keys and the ids of the shapes below, which are held: ids stay theirs."""
 _MOST_KNOWN: Final = 10_000
 
 

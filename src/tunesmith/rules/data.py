@@ -241,6 +241,15 @@ RULES = [
         "pitfalls: secrets inside pushed files (autotrain#762)",
     ),
     Rule(
+        "D048",
+        "Files of other splits",
+        "note",
+        "{count} files of the folder belong to other splits than {split}, and aren't read ({files}).",
+        "Rows that are kept to test with must not be trained on.",
+        "Nothing to do if this is meant; name a file itself, or the split (`{{path: FOLDER, split: test}}`).",
+        "Folders of datasets hold train and test files side by side",
+    ),
+    Rule(
         "D050",
         "Only some rows were looked at",
         "note",

@@ -17,13 +17,17 @@ from ...rules import FindingsError, finding
 from ..rows import BadRowError, Numbered, Place, Row, name_places
 from . import mixture
 from .content import Content, Held
-from .found import Spec, as_sources, find_files, is_hub
+from .found import Spec, as_sources, find_files, is_hub, other_splits
 from .json_text import Noted, Reader
 
 if TYPE_CHECKING:
     import numpy
 
     from ..shape import Structure
+
+
+_NAMED = 3
+"""Files that a finding names at most."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,13 @@ class Opened:
         self._weights = mixture.weights_of(sources)
         self._seed = seed
         self._sources = [(source, _contents(source)) for source in sources]
+        self._aside = [
+            finding(
+                "D048", source.path, files=", ".join(names[:_NAMED]), count=len(names), split=source.split or "train"
+            )
+            for source in sources
+            if (names := other_splits(source))
+        ]
         self._contents = [content for _, contents in self._sources for content in contents]
         self.name = self._contents[0].name if len(self._contents) == 1 else f"{len(self._contents)} files"
         self._counts: list[int] = []
@@ -122,7 +133,7 @@ class Opened:
         """
         masks = iter(self._masks)
         counts: list[int] = []
-        findings = list(self._left_out)
+        findings = [*self._aside, *self._left_out]
         for source, contents in self._sources:
             mask = next(masks, None)
             index = 0

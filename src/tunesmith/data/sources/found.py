@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
@@ -12,10 +13,20 @@ from typing import Final
 
 from ...errors import UsageError
 from ...recipe.schema import Source, is_dataset_id
+from ...records import Preparation
 
 Spec = str | Path | Source | Sequence[str | Source]
 
 _GLOB: Final = re.compile(r"[*?\[]")
+_ABOUT: Final = re.compile(
+    r"(?:readme|licen[cs]e|changelog|citation|notice)(?:\.\w+)?|dataset_infos?\.json", re.IGNORECASE
+)
+_SPLITS: Final = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "eval", "evaluation"), "eval"),
+}
+_SPLIT: Final = re.compile(rf"(?:^|[/._-])({'|'.join(_SPLITS)})(?=[/._-]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -45,10 +56,10 @@ def as_sources(spec: Spec) -> list[Source]:
 
 
 def is_hub(source: Source) -> bool:
-    """Whether the source is a dataset on the Hub: it says so, or it looks like an id and nothing here has the name."""
-    if source.config or source.split or source.revision:
-        return True
-    return is_dataset_id(source.path) and not os.path.lexists(Path(source.path).expanduser())
+    """Whether the source is a dataset on the Hub: nothing here has the name, and it says so or looks like an id."""
+    if os.path.lexists(Path(source.path).expanduser()):
+        return False
+    return bool(source.config or source.revision) or is_dataset_id(source.path)
 
 
 def find_files(source: Source) -> list[File]:
@@ -59,7 +70,7 @@ def find_files(source: Source) -> list[File]:
     """
     path = Path(source.path).expanduser()
     if path.is_dir():
-        return _in_folder(path)
+        return _in_folder(path, source.split)
     if not os.path.lexists(path) and _GLOB.search(source.path):
         return _globbed(str(path))
     if not path.exists():
@@ -71,23 +82,49 @@ def find_files(source: Source) -> list[File]:
     return [File(path, path.name, source.path)]
 
 
-def _in_folder(folder: Path) -> list[File]:
-    found: list[Path] = []
-    # followlinks stays off: a link to a folder above would never end. Links to files are read.
-    for here, below, names in os.walk(folder):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        found += [Path(here) / name for name in names if not name.startswith(".")]
-    files = sorted(path for path in found if path.is_file())
+def other_splits(source: Source) -> list[str]:
+    """Files of a folder that are left alone because they belong to other splits than the source's."""
+    folder = Path(source.path).expanduser()
+    if is_hub(source) or not folder.is_dir():
+        return []
+    read = {file.path for file in find_files(source)}
+    return [path.relative_to(folder).as_posix() for path in _data_files(folder) if path not in read]
+
+
+def _in_folder(folder: Path, split: str | None) -> list[File]:
+    wanted, files = split or "train", _data_files(folder)
+    by_split = {path: _split_of(path.relative_to(folder).as_posix()) for path in files}
+    if split or ("train" in by_split.values() and len(set(by_split.values())) > 1):
+        files = [path for path in files if by_split[path] == _SPLITS.get(wanted, wanted)]
     if not files:
         raise UsageError(
-            f"{folder} is a folder without files.",
-            why="All files in it are read, also in folders below; hidden ones aren't.",
+            f"{folder} is a folder without files" + (f" of the split {split}." if split else "."),
+            why="All files in it are read, also in folders below; hidden ones, and those that only describe, aren't.",
             fix="Name the file itself, or the right folder.",
         )
     several = len(files) > 1
     return [
         File(path, path.relative_to(folder).as_posix() if several else path.name, str(path), several) for path in files
     ]
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """The files of a folder that may hold rows; of a dataset that `prepare` made, those of its splits."""
+    if (folder / Preparation.filename).exists():
+        with contextlib.suppress(UsageError):
+            return [folder / file.name for file in Preparation.load(folder).files.values()]
+    found: list[Path] = []
+    # followlinks stays off: a link to a folder above would never end. Links to files are read.
+    for here, below, names in os.walk(folder):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        found += [Path(here) / name for name in names if not name.startswith(".") and not _ABOUT.fullmatch(name)]
+    return sorted(path for path in found if path.is_file())
+
+
+def _split_of(name: str) -> str | None:
+    """The split that a file's path names, as `datasets` understands it: data/train-00000.parquet, test/a.jsonl."""
+    found = _SPLIT.search(name)
+    return _SPLITS[found[1].lower()] if found else None
 
 
 def _globbed(pattern: str) -> list[File]:

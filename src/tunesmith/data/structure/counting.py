@@ -9,7 +9,8 @@ duckdb's JSON reader (yyjson) takes some lines that Python's refuses, and some i
     [null] and []                                     ["NULL"] both; told apart by a pattern
     nan, inf, and integers of thousands of digits     taken as DOUBLE; found by a pattern
 
-One thing the two still see differently: of a key that stands twice with values of one shape, duckdb counts the first.
+It counts what fits no template (known.py) and is too much to be read. One thing the two see differently here: of a key
+that stands twice with values of one shape, duckdb counts the first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The structure of JSON Lines: duckdb counts the plain rows, Python reads every line that the two may see differently.
 
 The text is cut into segments of some megabytes, which duckdb takes as Arrow columns (place, line) without a copy;
-memory is that of two segments, whatever the file's size. counting.py says which lines go to Python.
+memory is that of a few segments, whatever the file's size. Rows that fit a template of the first ones are counted by
+known.py, exactly; of the others, a few are read in Python, and counting.py takes what is left.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from ..sources.json_text import Reader, read_lines
 from ..sources.packed import open_utf8
 from .counting import Counter, is_plain
 from .foreseen import foresee
-from .known import Answer, KnownCounter, can_answer, read_rows, template_of
+from .known import Answer, KnownCounter, read_rows, template_of
 from .segments import segments
 from .tally import Questions, Tally
 from .template import Template
+from .template_query import can_answer
 
 if TYPE_CHECKING:
     import duckdb
@@ -129,5 +131,6 @@ def _connection() -> duckdb.DuckDBPyConnection:
 
     connection = duckdb.connect()
     connection.execute("set preserve_insertion_order = false")
+    connection.execute("set threads = 1")
     connection.execute("set enable_progress_bar = false")
     return connection
