@@ -152,7 +152,7 @@ def push_data(folder: Path, record: Preparation, name: str) -> str:
     """Push a prepared dataset to the Hub, private and searched for secrets first; gives its address.
 
     Raises:
-        FindingsError: D047, rows hold secrets.
+        FindingsError: D044, rows hold secrets.
         UsageError, EnvironmentLacksError: the Hub refuses, or can't be reached.
     """
     from .data.steps.push import push, refuse_secrets

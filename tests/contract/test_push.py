@@ -101,12 +101,12 @@ def test_what_the_hub_lost_is_told() -> None:
 
 
 @pytest.mark.parametrize("form", ["parquet", "jsonl"])
-def test_d047_secrets_are_never_published(form: str) -> None:
+def test_d044_secrets_are_never_published(form: str) -> None:
     secret = "ghp_" + "a1B2c3D4e5F6" * 3
     rows = [*ROWS, {"prompt": "Which token?", "completion": f"Take {secret}."}]
     hub = Hub()
     said = refused(command(hub, "--push", "someone/rows", "--yes", "--format", form, rows=rows), code=1)
-    assert "D047" in said
+    assert "D044" in said
     assert secret not in said
     assert not hub.datasets
 

@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 from tests.support.planted import Case, Check
-from tests.support.planted_quality import answer, asked
+from tests.support.planted_quality import answer, asked, preferred
 from tests.support.runs import SMALL
 from tunesmith import pipeline
 from tunesmith.recipe import build_recipe
@@ -38,6 +38,17 @@ def write(path: Path, content: bytes | Sequence[Any]) -> str:
 def inspected(content: bytes | Sequence[Any], name: str = "rows.jsonl", **options: Any) -> Check:
     """What `inspect` says of a file."""
     return lambda folder: pipeline.inspect(write(folder / name, content), **options).findings
+
+
+def in_folder(*names: str) -> Check:
+    """What `inspect` says of a folder with these files."""
+
+    def run(folder: Path) -> list[Finding]:
+        for name in names:
+            write(folder / name, ROWS)
+        return pipeline.inspect(folder).findings
+
+    return run
 
 
 def case(code: str, fault: str, faulty: bytes | Sequence[Any], clean: Any = ROWS, **options: Any) -> Case:
@@ -157,6 +168,16 @@ DATA_CASES = [
         inspected(_RENAMED, method="sft"),
         inspected(_RENAMED, mapping=Mapping(prompt="a", completion="b")),
     ),
+    Case(
+        "D045", "a test file beside the training file", in_folder("train.jsonl", "test.jsonl"), in_folder("train.jsonl")
+    ),
+    case("D046", "a question left empty", with_row(ROWS[3] | {"prompt": " "})),
+    case(
+        "D034",
+        "the same answer twice",
+        with_row(preferred()[3] | {"rejected": preferred()[3]["chosen"]}, preferred()),
+        preferred(),
+    ),
     case("D005", "an answer that is null", with_row({"prompt": "Why?", "completion": None})),
     case("D006", "a conversation without messages", with_chat([]), CHATS),
     case("D007", "the role critic", with_chat([*chat(3)[:1], *chat(3, role="critic")]), CHATS),
@@ -190,15 +211,15 @@ DATA_CASES = [
     case("D022", "65 MiB of one letter, packed", _BOMB, gzip.compress(lines(ROWS))),
     Case("D023", "weights that aren't those of the rows", mixed(3), mixed(1)),
     Case("D024", "a document beyond the limit (lowered)", documents(1_000), documents(1_000_000)),
-    Case("D046", "half a character in the JSON text of a cell", made(tools("look \ud800")), made(tools("look"))),
+    Case("D043", "half a character in the JSON text of a cell", made(tools("look \ud800")), made(tools("look"))),
     Case(
-        "D047",
+        "D044",
         "an AWS key in rows to be pushed",
         made(with_row({"prompt": "Which key?", "completion": "It is AKIAQYLPMN5HFIQR7XYA, keep it."}), pushed),
         made(ROWS, pushed),
     ),
     Case(
-        "D050",
+        "D047",
         "more rows than are looked at (limits lowered)",
         limited({"_HELD": 1, "_EXAMINED": 10}, inspected(ROWS)),
         limited({"_HELD": 1, "_EXAMINED": 40}, inspected(ROWS)),

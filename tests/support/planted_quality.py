@@ -142,12 +142,6 @@ QUALITY_CASES = [
         [row | {"completion": _GERMAN + str(n)} for n, row in enumerate(asked(8))] + asked()[8:],
         asked(),
     ),
-    case(
-        "D034",
-        "the same answer twice",
-        [*preferred(), {"prompt": "Why so?", "chosen": answer(3_000), "rejected": answer(3_000)}],
-        preferred(),
-    ),
     case("D035", "chosen answers twice as long", _LONGER, preferred()),
     case(
         "D036", "nine of ten marked as good", [row | {"label": n % 10 > 0} for n, row in enumerate(asked())], marked()

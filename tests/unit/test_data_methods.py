@@ -4,7 +4,7 @@ import json
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tunesmith.data.prepare import Prepared, prepare
@@ -65,7 +65,6 @@ def codes(done: Prepared) -> list[tuple[str, str]]:
             {"chosen": [ASK, REPLY, ASK, REPLY], "rejected": [ASK, REPLY, ASK, WORSE]},
             {"prompt": [ASK, REPLY, ASK], "chosen": [REPLY], "rejected": [WORSE]},
         ),
-        ({"chosen": [ASK, REPLY], "rejected": [ASK, REPLY]}, {"prompt": [ASK], "chosen": [REPLY], "rejected": [REPLY]}),
     ],
 )
 @pytest.mark.parametrize("method", ["dpo", "reward", "kto"])
@@ -133,6 +132,13 @@ def test_text_for_continued_pretraining() -> None:
 BAD: list[tuple[str, str, dict[str, Any], dict[str, Any], str]] = [
     ("dpo", "D005", PREFERENCE, {**PREFERENCE, "rejected": None}, "null in rejected"),
     ("dpo", "D012", PREFERENCE, {**PREFERENCE, "chosen": ""}, "an empty chosen"),
+    (
+        "dpo",
+        "D034",
+        PREFERENCE,
+        {**PREFERENCE, "rejected": [{**REPLY, "content": f" {REPLY['content']}\n"}]},
+        "same chosen",
+    ),
     ("dpo", "D007", PREFERENCE, {**PREFERENCE, "chosen": [REPLY, ASK, REPLY]}, "user inside"),
     ("dpo", "D008", PREFERENCE, {**PREFERENCE, "chosen": [REPLY, said("tool", "x")]}, "end"),
     ("dpo", "D006", {"chosen": "a b", "rejected": "a c"}, {"chosen": "x b", "rejected": "y c"}, "no prompt"),
@@ -303,6 +309,7 @@ def test_converting_keeps_every_character_of_every_message(talk: list[tuple[str,
 
 @given(TEXT, TEXT, TEXT)
 def test_preferences_and_marks_keep_every_character(prompt: str, chosen: str, rejected: str) -> None:
+    assume(chosen.strip() != rejected.strip())
     row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
     assert run([row], "dpo").rows == [row]
     marked = {"prompt": prompt, "completion": chosen, "label": True}

@@ -121,6 +121,13 @@ def test_trained_tokens_of_conversations_are_not_guessed(tmp_path: Path) -> None
     assert inspect(path, light=Marked()).tokens_per_epoch is None
 
 
+def test_d043_half_a_surrogate_inside_json_text(tmp_path: Path) -> None:
+    row = {**GOOD[0], "tools": '[{"name": "\\ud800"}]'}
+    report = inspect(put(tmp_path, [*GOOD[1:], row, {**GOOD[0], "tools": '[{"name": "f"}]'}]))
+    assert [(found.code, found.severity) for found in report.findings] == [("D043", "error")]
+    assert report.rows == 4
+
+
 def test_a_filter_for_true_matches_what_csv_writes(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("prompt,completion,good\na,x,True\nb,y,False\nc,z,true\n")
@@ -152,19 +159,32 @@ def test_several_files_are_one_report(tmp_path: Path) -> None:
     assert inspect(tmp_path).sha256 == report.sha256
 
 
-def test_d050_of_large_files_only_some_rows_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = put(tmp_path, [{"prompt": f"question {n}", "completion": f"answer {n}"} for n in range(100)])
-    assert "D050" not in [finding.code for finding in inspect(path).findings]
+def test_d044_of_large_files_some_figures_are_of_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[dict[str, Any]] = [{"prompt": f"question {n}", "completion": f"answer {n}"} for n in range(100)]
+    path = put(tmp_path, rows)
+    assert "D047" not in [finding.code for finding in inspect(path).findings]
     monkeypatch.setattr("tunesmith.data.report._HELD", 100)
     monkeypatch.setattr("tunesmith.data.report._EXAMINED", 40)
-    report = inspect(path)
-    assert [finding.code for finding in report.findings] == ["D050"]
-    assert (report.rows, report.composition[0].rows) == (34, 100)
+    report = inspect(path, light=Characters())
+    assert [finding.code for finding in report.findings] == ["D047"]
+    assert (report.rows, report.rows_invalid, report.examined, report.composition[0].rows) == (100, 0, 34, 100)
+    assert report.lengths is not None
+    assert report.lengths.total.rows == 34
+    for bad in (98, 99):  # neither of them in the sample, or one
+        rows[bad] = {"prompt": "x", "completion": None}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+    found = inspect(path)
+    assert (found.rows, found.rows_invalid) == (98, 3)
+    assert {finding.code: finding.what.split(" rows")[0] for finding in found.findings}["D005"] == "2"
 
 
 def test_no_usable_row_is_reported_not_raised(tmp_path: Path) -> None:
     report = inspect(put(tmp_path, [{"prompt": "x", "completion": ""}]))
     assert (report.layout, report.rows, report.rows_invalid) == ("prompt-completion", 0, 1)
+    assert (report.verdicts[0].status, report.verdicts[0].reason) == (
+        "INCOMPATIBLE",
+        "No row can be trained on (D012).",
+    )
     assert [finding.code for finding in report.findings] == ["D012", "D002"]
 
 

@@ -248,5 +248,5 @@ def test_figures_dont_depend_on_the_order_of_rows(order: list[int]) -> None:
 
 def test_everything_empty_is_no_trouble() -> None:
     assert quality_of([]) == []
-    assert quality_of([{"prompt": "", "completion": ""}] * 3) == []
+    assert [found.code for found in quality_of([{"prompt": "", "completion": ""}] * 3)] == ["D046"]
     assert quality_of([{"prompt": f"What is {n} times {n}?"} for n in range(9)]) == []

@@ -105,13 +105,13 @@ def test_wrongly_decoded_characters_and_languages() -> None:
     assert seen(rows[:4] + asked()[4:])[1] == []
 
 
-def test_equal_answers_of_a_pair() -> None:
-    pair = {"prompt": "Why so?", "chosen": answer(3_000), "rejected": f" {answer(3_000)}\n"}
-    quality, findings = seen([*preferred(), pair])
-    assert (quality.chosen_equal_to_rejected, quality.contradictions, quality.desirable_share) == (1, 0, None)
-    what = "1 of 41 pairs have the same chosen and rejected answer (rows 41)."
-    assert findings == [("D034", "error", what)]
-    assert seen(asked())[0].chosen_equal_to_rejected is None
+def test_d043_prompts_that_ask_nothing() -> None:
+    chat = [{"role": "user", "content": "  "}, {"role": "assistant", "content": answer(7)}]
+    _, findings = seen([*asked(), {"prompt": "\n", "completion": answer(3_000)}])
+    assert findings[0][:2] == ("D046", "warning")
+    assert findings[0][2].startswith("1 of 41 rows ask nothing")
+    assert [code for code, _, _ in seen([{"messages": chat}])[1]] == ["D046"]
+    assert seen([{"text": answer(4)}, {"prompt": "What?"}])[1] == []
 
 
 def test_contradictions() -> None:
@@ -165,5 +165,5 @@ def test_progress_is_told() -> None:
     examine(asked(), range(40), "rows", progress=lambda *told: heard.append(told))
     assert heard[0] == ("Reading documents", 40, 40)
     assert ("Comparing documents", 15, 16) in heard
-    assert ("Looking at lengths", 0, 10) in heard
-    assert heard[-1] == ("Looking at evaluation tasks", 9, 10)
+    assert ("Looking at prompts", 0, 11) in heard
+    assert heard[-1] == ("Looking at evaluation tasks", 10, 11)

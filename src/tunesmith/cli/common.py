@@ -107,9 +107,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """DATA and what a recipe needs beside it."""
-    parser.add_argument(
-        "data", metavar="DATA", help="rows: a file, folder or glob of any format, or a dataset on the Hub"
-    )
+    parser.add_argument("data", metavar="DATA", help="file, folder or glob with rows, or a dataset on the Hub")
     parser.add_argument("--model", required=True, help="local folder, Hub id, or builtin:small")
     parser.add_argument("--test", metavar="FILE", help="rows for the final comparison (default: a part of DATA)")
     parser.add_argument("--method", default="sft", help="training method (default: sft)")

@@ -169,6 +169,20 @@ def _with_tools(converted: Row, row: Row, columns: Columns) -> Row:
 
 
 def _preference(row: Row, columns: Columns, chat: bool) -> Row:
+    pair = _pair_of_answers(row, columns, chat)
+    if _said(pair["chosen"]) == _said(pair["rejected"]):
+        raise BadRowError("D034", "rejected")
+    return pair
+
+
+def _said(answer: str | list[Row]) -> Any:
+    """An answer without what makes no difference: blanks around it."""
+    if isinstance(answer, str):
+        return answer.strip()
+    return [{**turn, "content": turn["content"].strip()} for turn in answer]
+
+
+def _pair_of_answers(row: Row, columns: Columns, chat: bool) -> Row:
     chosen, rejected = _get(row, columns, "chosen"), _get(row, columns, "rejected")
     if not chat:
         better, worse = _needed(chosen, columns["chosen"]), _needed(rejected, columns["rejected"])

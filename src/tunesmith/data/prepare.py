@@ -96,15 +96,16 @@ def prepare(
     conversational = conversational if like is None else is_conversational(like.rows[0])
     places, wanted = _filtered(raw, kept)
     rows, places, bad = _convert(places, wanted, reader(detection, conversational=conversational, method=method))
+    bad = [*raw.refused, *bad]
     unparsed = raw.unparsed()
     faults = [*([unparsed] if unparsed else []), *bad_row_findings(bad, where)]
     if not rows:
         raise FindingsError([*faults, finding("D002", where, left=" that can be trained on")])
     rejected = sorted([*raw.rejected, *bad], key=lambda fault: str(fault[0]))
-    total = len(raw.rows) + len(raw.rejected)
+    total = (len(raw.rows) if raw.total is None else raw.total) + len(raw.rejected)
     if faults and bad_rows == "drop":
         faults = [dropped_finding(faults, len(rejected), total, where)]
-    left_out = len(raw.rows) - len(wanted)
+    left_out = len(raw.rows) - len(wanted) + raw.filtered
     findings = [*raw.findings, *faults, *notes(detection, method, kept, left_out, total, where)]
     if like is not None:
         rows, layout, loss_on, cut = _laid_out_like(like, rows, where)

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping as Columns
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count as counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..progress import Progress, silent
 from ..recipe.schema import Mapping
-from ..records import DataReport, Finding, LabelAudit, TokenLengths
+from ..records import DataReport, Finding, LabelAudit, TokenLengths, Verdict
 from ..rules import FindingsError, finding
 from . import tokens
 from .columns import describe
+from .convert import reader
 from .formats import Detection, detect
 from .lengths import Measures, measures
-from .prepare import Prepared, is_conversational, prepare
+from .paths import value_of
+from .prepare import Prepared, equals, is_conversational, prepare
 from .quality import examine
 from .refused import without_refused
 from .rendered import Renderer, rendered_findings
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _HELD = 256 * 2**20
 """Bytes of files up to which all rows are held and looked at."""
 _EXAMINED = 100_000
-"""About so many rows of larger files are looked at, evenly spread; their structure is that of all rows."""
+"""About so many rows of larger files are held, evenly spread; the others are read and judged one by one."""
 
 _Measured = tuple[TokenLengths | None, LabelAudit | None, Measures | None, list[Finding]]
 
@@ -87,16 +88,20 @@ def inspect(
         FindingsError: no rows can be read at all (D001, D002, D003, D022, D024).
     """
     progress("Reading", 0, None)
-    raw, structure = _read(open_source(data))
+    opened = open_source(data)
     mapping, keep = mapping or Mapping(), dict(keep or {})
-    name = str(data) if isinstance(data, str | Path) else raw.files[0].name if len(raw.files) == 1 else None
+    held = _gathered(opened) if opened.bytes <= _HELD else None
+    structure = RowStructure(held.rows, held.places) if held else opened.structure()
+    name = str(data) if isinstance(data, str | Path) else opened.files[0].name if len(opened.files) == 1 else None
     detection = detect(structure, mapping, filtered=keep, source=name)
     method = method or detection.recommended or "sft"
+    raw = held or _sampled(opened, structure.rows, detection, method, keep)
     report = _begun(name or raw.name, raw, structure, detection, method, model)
     try:
         prepared = _prepared(raw, mapping, keep, bad_rows, detection, method, tokenizer, light)
     except FindingsError as refusal:
-        return report.model_copy(update={"findings": [*raw.findings, *refusal.findings]})
+        refused = {"findings": [*raw.findings, *refusal.findings], "verdicts": _none_usable(report, refusal)}
+        return report.model_copy(update=refused)
     progress("Counting tokens", 0, len(prepared.rows))
     if tokenizer is not None and audit and method not in ("grpo", "rloo"):
         measured = _audited(prepared, raw.name, method, tokenizer, training or {}, stop_ids, context)
@@ -110,34 +115,67 @@ def inspect(
     return report.model_copy(update={"quality": figures, "findings": [*report.findings, *found]})
 
 
-def _read(opened: Opened) -> tuple[RawData, Structure]:
-    """The rows to look at, and the structure of all rows.
+def _none_usable(report: DataReport, refusal: FindingsError) -> list[Verdict]:
+    """The verdicts, without READY for a method that every single row is refused for."""
+    codes = [found.code for found in refusal.findings]
+    if "D002" not in codes:
+        return report.verdicts
+    reason = f"No row can be trained on ({', '.join(code for code in codes if code != 'D002')})."
+    given = {"status": "INCOMPATIBLE", "reason": reason, "mapping": None, "filter": None, "code": None}
+    return [one.model_copy(update=given) if one.method == report.method else one for one in report.verdicts]
+
+
+def _gathered(opened: Opened) -> RawData:
+    """All rows.
 
     Raises:
         FindingsError: D001 or D002, there is no readable row.
     """
-    if opened.bytes <= _HELD:
-        raw = _gathered(opened, stride=1)
-        return raw, RowStructure(raw.rows, raw.places)
-    structure = opened.structure()
-    stride = -(-structure.rows // _EXAMINED) or 1
-    raw = _gathered(opened, stride=stride)
-    if stride > 1:
-        sampled = finding("D050", raw.name, examined=f"{len(raw.rows):,}", total=f"{structure.rows:,}")
-        raw.findings.append(sampled)
-    return raw, structure
-
-
-def _gathered(opened: Opened, *, stride: int) -> RawData:
-    """Every `stride`-th readable row, and all that can't be parsed."""
-    raw = RawData(opened.name, [], [], [], [], [], opened.unit)
-    numbers = counter()
+    raw = RawData(opened.name, [], [], [], unit=opened.unit)
     for numbered in opened.rows():
         if numbered.row is None:
             raw.rejected.append((numbered.place, BadRowError("D001", opened.unit, numbered.problem or "")))
-        elif next(numbers) % stride == 0:
+        else:
             raw.rows.append(numbered.row)
             raw.places.append(numbered.place)
+    return _finished(raw, opened)
+
+
+def _sampled(
+    opened: Opened, total: int, detection: Detection, method: str, keep: dict[str, bool | int | float | str]
+) -> RawData:
+    """Some rows, evenly spread; of all the others, those that can't be parsed or trained on.
+
+    Raises:
+        FindingsError: D001 or D002, there is no readable row.
+    """
+    stride = -(-total // _EXAMINED) or 1
+    ready = detection.verdict_of(method).status == "READY"
+    read = reader(detection, conversational=True, method=method) if ready else None
+    raw = RawData(opened.name, [], [], [], unit=opened.unit, total=total)
+    number = filtered = 0
+    for numbered in opened.rows():
+        if numbered.row is None:
+            raw.rejected.append((numbered.place, BadRowError("D001", opened.unit, numbered.problem or "")))
+            continue
+        number += 1
+        if number % stride == 1 or stride == 1:
+            raw.rows.append(numbered.row)
+            raw.places.append(numbered.place)
+        elif not all(equals(value_of(numbered.row, column), value) for column, value in keep.items()):
+            filtered += 1
+        elif read:
+            try:
+                read(numbered.row)
+            except BadRowError as problem:
+                raw.refused.append((numbered.place, problem))
+    raw = replace(_finished(raw, opened), filtered=filtered)
+    if stride > 1:
+        raw.findings.append(finding("D047", raw.name, examined=f"{len(raw.rows):,}", total=f"{total:,}"))
+    return raw
+
+
+def _finished(raw: RawData, opened: Opened) -> RawData:
     raw.files.extend(opened.files)
     raw.findings.extend(opened.findings)
     if not raw.rows:
@@ -157,7 +195,8 @@ def _begun(
         files=raw.files,
         method=method,
         rows=0,
-        rows_invalid=len(raw.rows) + len(raw.rejected),
+        rows_invalid=structure.rows + len(raw.rejected),
+        examined=None if raw.total is None else len(raw.rows),
         columns=describe(detection.profiles, structure.rows),
         layout=detection.layout,
         composition=detection.composition,
@@ -201,7 +240,9 @@ def _outcome(raw: RawData, prepared: Prepared, measured: _Measured, light: Light
     # Without lengths the template refuses rows, and can't be asked what it does with the others.
     rendered = rendered_findings(prepared.rows, light, raw.name) if light is not None and lengths is not None else []
     return {
-        "rows": len(prepared.rows),
+        "rows": len(prepared.rows)
+        if raw.total is None
+        else raw.total + len(raw.rejected) - prepared.dropped - prepared.filtered,
         "rows_invalid": prepared.dropped,
         "duplicates": prepared.duplicates,
         "lengths": lengths,

@@ -144,11 +144,26 @@ def role_of(value: Any) -> str:
 def _calls(content: Any, field: str) -> list[Row]:
     """The tool calls of a ShareGPT function_call turn, whose value is JSON text: a call or a list of calls."""
     try:
-        calls = json.loads(content) if isinstance(content, str) else content
+        calls = _from_json(content, field) if isinstance(content, str) else content
         calls = calls if isinstance(calls, list) else [calls]
         return [{"type": "function", "function": {"name": c["name"], "arguments": c["arguments"]}} for c in calls]
     except (ValueError, KeyError, TypeError):
         raise BadRowError("D013", f"{field}[] function_call", "something other than a JSON call") from None
+
+
+def _from_json(text: str, field: str) -> Any:
+    """The value of JSON text inside a row.
+
+    Raises:
+        ValueError: it is none.
+        BadRowError: D043, it escapes half a surrogate pair.
+    """
+    value = json.loads(text)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise BadRowError("D043", field, "half a surrogate pair") from None
+    return value
 
 
 def read_text(value: Any, field: str) -> str:
@@ -177,7 +192,7 @@ def read_tools(value: Any, field: str) -> list[Any]:
         BadRowError: D013, text that isn't JSON.
     """
     try:
-        listed = json.loads(value) if isinstance(value, str) and value.strip() else value
+        listed = _from_json(value, field) if isinstance(value, str) and value.strip() else value
     except ValueError:
         raise BadRowError("D013", field, "text that isn't JSON") from None
     tools = listed if isinstance(listed, list) else [listed] if listed else []

@@ -188,6 +188,9 @@ class DataReport(Record):
     files: list[SourceFile] = []
     method: str = Field(default="sft", description="Method that findings, lengths and label audit are for")
     rows: int = Field(description="Usable rows")
+    examined: int | None = Field(
+        default=None, description="Rows whose lengths, labels and quality were looked at, where they aren't all (D047)"
+    )
     rows_invalid: int = Field(default=0, description="Rows with errors; dropped only when the recipe says so")
     duplicates: int = Field(default=0, description="Rows that repeat an earlier row exactly")
     columns: list[Column]

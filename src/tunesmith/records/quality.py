@@ -32,7 +32,6 @@ class Quality(Part):
         default=None, description="Of all answers, the share that the most frequent one has, 0 to 1"
     )
     answers_equal_to_prompt: int = 0
-    chosen_equal_to_rejected: int | None = None
     chosen_longer_share: float | None = Field(
         default=None, description="Of the pairs of different lengths, those whose chosen answer is longer, 0 to 1"
     )

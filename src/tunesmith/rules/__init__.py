@@ -10,9 +10,8 @@ from ..records import Finding, Severity
 from . import data, evaluation, export, plan, quality, run, tokens
 from .rule import Rule
 
-RULES: dict[str, Rule] = {
-    rule.code: rule for letter in (data, quality, tokens, plan, run, evaluation, export) for rule in letter.RULES
-}
+_LETTERS = ([*data.RULES, *quality.RULES], *(letter.RULES for letter in (tokens, plan, run, evaluation, export)))
+RULES: dict[str, Rule] = {rule.code: rule for rules in _LETTERS for rule in sorted(rules, key=lambda rule: rule.code)}
 
 
 class FindingsError(TunesmithError):

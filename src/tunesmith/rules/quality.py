@@ -91,9 +91,9 @@ RULES = [
         "D034",
         "Chosen equals rejected",
         "error",
-        "{count} of {total} pairs have the same chosen and rejected answer (rows {rows}).",
+        "{count} pairs have the same chosen and rejected answer (rows {rows}).",
         "Such a pair teaches nothing: its loss stays at 0.693.",
-        "Remove these rows.",
+        "Remove these rows, or set `data: {{bad_rows: drop}}` in the recipe.",
         "TRL 1.16: identical pairs sit at loss 0.6931",
     ),
     Rule(

@@ -27,7 +27,7 @@ RULES = [
         "error",
         "{count} of {total} rows {state}.",
         "TRL drops rows whose answer was cut off, or that are too long to score, unannounced: the data shrinks.",
-        "Raise `training: {{max_length: ...}}` above the length of these rows, or remove them.",
+        "Raise `training: {{max_length: ...}}` if the model's context allows it; else shorten or remove these rows.",
         "trl#6320; TRL 1.16 dropped 31 of 64 rows unannounced",
     ),
     Rule(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 from ...records import Verdict
@@ -12,22 +11,11 @@ from ..paths import parse, quoted
 from ..shape import Shape
 from ..turns import CONTENT_KEYS, OPTIONAL_KEYS, ROLES, key_of, role_of
 from .detection import Detection, Part
-from .facts import Facts, role_key
+from .facts import Facts, is_mark, role_key
+from .load import NotPlainError, load
 from .mapped import mapped_sight
 from .sight import OPTIONAL, Sight
 from .verdicts import is_made_of_messages, value_shape
-
-_LOADERS: Final = {
-    ".jsonl": ("json", ""),
-    ".json": ("json", ""),
-    ".csv": ("csv", ", dtype=str, keep_default_na=False"),
-    ".tsv": ("csv", ', sep="\\t", dtype=str, keep_default_na=False'),
-    ".parquet": ("parquet", ""),
-}
-
-
-class _NotPlainError(Exception):
-    """The rows need more than a few lines of Python."""
 
 
 def with_code(detection: Detection, mapped: dict[str, str], source: str) -> Detection:
@@ -45,53 +33,60 @@ def _code(detection: Detection, verdict: Verdict, mapped: dict[str, str], source
     mapping = verdict.mapping or mapped
     try:
         return _plain(detection, verdict, mapping, source)
-    except _NotPlainError:
+    except NotPlainError:
         arguments = [quoted(source), quoted(verdict.method)]
         arguments += [f"mapping={quoted(mapping)}"] if mapping else []
         arguments += [f"filter={quoted(verdict.filter)}"] if verdict.filter else []
+        rows = f"training_rows({', '.join(arguments)})"
+        if _has_several_references(detection, verdict, mapping):
+            return (
+                "from datasets import Dataset\n\nfrom tunesmith.data.prepare import training_rows\n\n"
+                f"rows = Dataset.from_list({rows})\n"
+            )
         return (
-            "from datasets import Dataset\n\nfrom tunesmith.data.prepare import training_rows\n\n"
-            f"rows = Dataset.from_list(training_rows({', '.join(arguments)}))\n"
+            "from tunesmith.data.prepare import training_rows\nfrom tunesmith.data.trl_preparation import as_dataset\n\n"
+            f"rows = as_dataset({rows})\n"
         )
+
+
+def _has_several_references(detection: Detection, verdict: Verdict, mapping: dict[str, str]) -> bool:
+    """Whether rows get a list of right answers, which is no conversation."""
+    sight = mapped_sight(mapping, detection.sight, detection.facts) if mapping else detection.sight
+    reference = sight.columns.get("reference")
+    if reference is None or verdict.method not in ("grpo", "rloo"):
+        return False
+    shapes = (value_shape(reference, group.shape) for group in detection.facts.structure.groups)
+    return any(shape.kind == "list" for shape in shapes if shape is not None)
 
 
 def _plain(detection: Detection, verdict: Verdict, mapping: dict[str, str], source: str) -> str:
     """Code that needs nothing but datasets.
 
     Raises:
-        _NotPlainError: such code would be long, or not exact.
+        NotPlainError: such code would be long, or not exact.
     """
     if len(detection.parts) != 1 or detection.features.keys() & {"images", "tools", "tool_calls", "history"}:
-        raise _NotPlainError
+        raise NotPlainError
     facts, part = detection.facts, detection.parts[0]
     sight = mapped_sight(mapping, detection.sight, facts) if mapping else detection.sight
     if "tools" in sight.columns:
-        raise _NotPlainError
+        raise NotPlainError
     writer = _Writer(sight, Part(sight, part.groups), facts)
     body = _BODIES[verdict.method](writer)
+    needed, loaded = load(source, detection)
+    # Where the file has a column of this name, its type outlasts `map`.
+    cast = '.cast_column("label", Value("bool"))' if "label" in body else ""
+    needed = "Value, load_dataset" if cast and "Value" not in needed else needed
     fields = "".join(f'        "{name}": {expression},\n' for name, expression in body.items())
     filters = "".join(
         f"rows = rows.filter(lambda row: row[{quoted(column)}] == {quoted(value)})\n"
         for column, value in (verdict.filter or {}).items()
     )
     return (
-        f"from datasets import load_dataset\n\nrows = {_load(source)}\n{filters}{writer.helpers()}\n\n"
+        f"from datasets import {needed}\n\nrows = {loaded}\n{filters}{writer.helpers()}\n\n"
         f"def convert(row):\n    return {{\n{fields}    }}\n\n\n"
-        "rows = rows.map(convert, remove_columns=rows.column_names)\n"
+        f"rows = rows.map(convert, remove_columns=rows.column_names){cast}\n"
     )
-
-
-def _load(source: str) -> str:
-    """The call of load_dataset that reads the file as tunesmith does."""
-    path = Path(source)
-    if path.suffix not in _LOADERS or not path.is_file():
-        raise _NotPlainError
-    builder, options = _LOADERS[path.suffix]
-    with path.open("rb") as file:
-        start = file.read(64).lstrip()
-    if builder == "json" and not start.startswith(b"{" if path.suffix == ".jsonl" else b"["):
-        raise _NotPlainError
-    return f'load_dataset("{builder}", data_files={quoted(source)}, split="train"{options})'
 
 
 @dataclass
@@ -116,7 +111,7 @@ class _Writer:
         shapes = [value_shape(self.columns[role], group.shape) for group in self.part.groups]
         kinds = {shape.kind if shape else "null" for shape in shapes}
         if len(kinds) != 1 and not (role in OPTIONAL and kinds == {"text", "null"}):
-            raise _NotPlainError
+            raise NotPlainError
         return next(shape for shape in shapes if shape is not None and shape.kind != "null")
 
     def helpers(self) -> str:
@@ -135,7 +130,7 @@ class _Writer:
     def text(self, role: str) -> str:
         """A role that is text, as text."""
         if self.shape(role).kind != "text":
-            raise _NotPlainError
+            raise NotPlainError
         return self.value(role)
 
     def talk(self, role: str) -> str:
@@ -145,14 +140,14 @@ class _Writer:
         path = self.columns[role]
         key = role_key(Shape("list", items=turn))
         if turn is None or key is None or "{" in path or "[" in path:
-            raise _NotPlainError
+            raise NotPlainError
         content = key_of([name for name, _ in turn.keys], CONTENT_KEYS)
         inner = turn.get(content or "")
         keys = {name for name, found in turn.keys if found.kind != "null"}
         if inner is None or inner.kind != "text" or keys & {*OPTIONAL_KEYS, "function_call", "weight"}:
-            raise _NotPlainError
+            raise NotPlainError
         if self.keys not in (None, (key, content)):
-            raise _NotPlainError
+            raise NotPlainError
         self.keys = key, str(content)
         if shape.kind == "object":
             self._spell(self.facts.structure.values(f"{path}.{key}") or {"": 0})
@@ -162,7 +157,7 @@ class _Writer:
 
     def _spell(self, roles: dict[str, int]) -> None:
         if any(role_of(name) not in ROLES for name in roles) or ("system" in self.columns and "system" in roles):
-            raise _NotPlainError
+            raise NotPlainError
         self.roles |= {name: role_of(name) for name in sorted(roles) if role_of(name) != name}
 
     def prompt(self) -> str:
@@ -218,15 +213,16 @@ def _clm(writer: _Writer) -> dict[str, str]:
 
 def _preference(writer: _Writer) -> dict[str, str]:
     if not writer.columns.keys() & {"prompt", "instruction"}:
-        raise _NotPlainError
+        raise NotPlainError
     return {"prompt": writer.prompt(), "chosen": writer.answer("chosen"), "rejected": writer.answer("rejected")}
 
 
 def _kto(writer: _Writer) -> dict[str, str]:
     if "chosen" in writer.columns:
         return _preference(writer)
-    if writer.shape("label").kind not in ("boolean", "number"):
-        raise _NotPlainError
+    values = writer.facts.label_values(writer.columns["label"])
+    if writer.shape("label").kind not in ("boolean", "number") or not all(map(is_mark, values)):
+        raise NotPlainError
     prompt, completion = writer.pair()
     return {"prompt": prompt, "completion": completion, "label": f"{writer.value('label')} > 0"}
 

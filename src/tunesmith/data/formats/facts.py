@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from functools import cached_property
 
@@ -10,6 +11,9 @@ from ..shape import Shape, Structure, Turns
 from ..turns import CONTENT_KEYS, FUNCTION_CALLS, ROLE_KEYS, ROLES, exchange_keys, key_of, role_of
 from .names import BAD, CHATS, GOOD
 
+_MOST_LABELS = 1000
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_FEW = 0.05  # up to this share, numbers other than 0 and 1 are slips; beyond it, they make a scale or classes
 _STRICT = (("role", "content"), ("from", "value"))
 
 
@@ -25,12 +29,14 @@ class Facts:
         self._turns: dict[tuple[str, str], Turns] = {}
 
     def label_values(self, path: str) -> dict[str, int]:
-        """The values of a column that marks answers as good or bad -> rows; none where it holds anything else."""
+        """The values of a column that marks answers as good or bad -> rows; none where most of it is anything else.
+
+        What is neither good nor bad in it stays among them: rows with such a value are bad rows, not rows without mark.
+        """
         if path not in self._labels:
-            found = {} if path in self._filtered else self.structure.values(path) or {}
+            found = {} if path in self._filtered else self.structure.values(path, _MOST_LABELS) or {}
             values = {value: rows for value, rows in found.items() if value != "null"}
-            marks = all(value.strip().lower() in GOOD | BAD for value in values)
-            self._labels[path] = values if marks else {}
+            self._labels[path] = values if _are_marks(values) else {}
         return self._labels[path]
 
     def is_letters(self, path: str) -> bool:
@@ -67,6 +73,12 @@ class Facts:
         """All columns of the file."""
         return frozenset(key for group in self.structure.groups for key, _ in group.shape.keys)
 
+    @cached_property
+    def full(self) -> frozenset[str]:
+        """The columns that are text in all rows."""
+        texts = [{key for key, inner in group.shape.keys if inner.kind == "text"} for group in self.structure.groups]
+        return frozenset(set.intersection(*texts)) if texts else frozenset()
+
     def is_chat(self, path: str, shape: Shape) -> bool:
         """Whether values of `shape` at `path` are conversations."""
         if shape.kind != "list" or shape.items is None:
@@ -84,6 +96,19 @@ class Facts:
             return True
         spoken = {role_of(name) for name in self.turns(path, role).roles}
         return "assistant" in spoken and 2 * len(spoken & {*ROLES, *FUNCTION_CALLS}) > len(spoken)
+
+
+def is_mark(value: str) -> bool:
+    """Whether a value says good or bad."""
+    return value.strip().lower() in GOOD | BAD
+
+
+def _are_marks(values: dict[str, int]) -> bool:
+    """Whether most values of a column, given with their rows, say good or bad."""
+    odd = {value: rows for value, rows in values.items() if not is_mark(value)}
+    rows = sum(values.values())
+    numbers = sum(rows for value, rows in odd.items() if _NUMBER.fullmatch(value.strip()))
+    return 2 * sum(odd.values()) < rows and numbers <= _FEW * rows
 
 
 def _rows_of(said: dict[str, int], *roles: str) -> int:

@@ -46,9 +46,15 @@ COMPLETIONS: Final = (
     "continuation",
     "reply",
     "assistant",
+    "ideal",
     "summary",
     "highlights",
+    "tldr",
+    "headline",
 )
+SUMMARIES: Final = ("summary", "highlights", "tldr", "headline")
+"""Of these, the ones that sum up a long text."""
+LONG_TEXTS: Final = ("document", "article", "text", "dialogue", "passage", "body", "content")
 CONTEXTS: Final = ("context", "passage", "document", "background", "input", "article")
 SYSTEMS: Final = ("system", "system_prompt", "system_message")
 TEXTS: Final = ("text", "content", "body", "raw_content", "document")
@@ -100,12 +106,32 @@ REFERENCES: Final = (
     "expected",
     "expected_answer",
     "gold",
+    "ideal",
 )
 """Paths under which the right answer stands, those that hold it bare first."""
 FULL_ANSWERS: Final = ("extra_info.answer", "extra_info.solution", "solution", "answer", "response")
 """Of these, the ones that hold an answer with its way there, as supervised fine-tuning wants it."""
 CHOICES: Final = ("choices", "options", "endings")
 GOLDS: Final = ("gold", "answer", "label", "gold_index", "answer_index", "correct", "correct_index", "answerKey")
+CHOICE_COLUMNS: Final = ("{}", "option_{}", "option{}", "choice_{}", "choice{}", "op{}")
+"""Columns with one choice each, by its letter."""
+RIVALS: Final = ("response", "answer", "output", "completion", "conversation", "reply", "generation", "human_ref")
+"""What columns with two answers to be compared are called, before a letter or a number."""
+WINNERS: Final = (
+    "winner",
+    "preference",
+    "overall_preference",
+    "preferred",
+    "better",
+    "better_response_id",
+    "choice",
+    "chosen",
+    "label",
+    "labels",
+    "verdict",
+    "judgment",
+)
+PARENTS: Final = ("parent_id", "parent_message_id", "parent")
 IMAGES: Final = ("images", "image", "img", "videos", "video", "audios", "audio")
 TOOLS: Final = ("tools", "functions", "available_tools")
 REASONING: Final = ("reasoning_content", "thinking", "reasoning")

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ...records import Layout
-from ..paths import known_paths, parse_path
+from ..paths import LETTERS, known_paths, parse_path
 from ..shape import Shape
 from .facts import Facts, role_key
 from .names import (
     CHATS,
+    CHOICE_COLUMNS,
     CHOICES,
     CLASSES,
     COMPLETIONS,
@@ -19,15 +20,19 @@ from .names import (
     GOLDS,
     IMAGES,
     LABELS,
+    LONG_TEXTS,
     PREFERENCES,
     PROMPTS,
     PROMPTS_ALONE,
     REFERENCES,
+    SUMMARIES,
     SYSTEMS,
     TEXTS,
     TOOLS,
 )
+from .unfit import obstacle
 
+_REFERENCE_KINDS = ("text", "number", "list", "boolean")
 OPTIONAL = frozenset({"system", "tools", "input", "history", "reference", "answer", "class", "images"})
 """Roles whose column may be null or absent; by the other ones rows of a layout are told from rows of another."""
 
@@ -77,8 +82,11 @@ class _Eye:
                 yield path, inner
 
     def see(self) -> Sight:
+        found = self._preference()
+        if found is None and obstacle(self.shape, self.facts):
+            return Sight("unknown")
         found = (
-            self._preference()
+            found
             or self._stepwise()
             or self._unpaired()
             or self._chat()
@@ -217,6 +225,8 @@ class _Eye:
             return None
         prompts = [name for name in self._alike(PROMPTS) if name not in completions and name != but]
         prompts = [name for name in prompts if name not in ("context", "article", "input") or len(prompts) == 1]
+        if not prompts and completions[0].lower() in SUMMARIES:
+            prompts = [name for name in self._alike(LONG_TEXTS) if name != but]
         asked = chats[:1] or prompts
         if not asked:
             return None
@@ -236,9 +246,21 @@ class _Eye:
         return parse_path(path).shape(self.shape)
 
     def _with_context(self, prompt: str) -> str:
-        """The prompt with the text that it asks about before it, where a column holds one."""
-        context = [name for name in self._alike(CONTEXTS) if name != prompt]
-        return f"{{{context[0]}?}}\n\n{{{prompt}}}" if context else prompt
+        """The prompt after the text that it asks about, and before the choices, where columns hold them."""
+        context = [f"{{{name}?}}\n\n" for name in self._alike(CONTEXTS) if name != prompt][:1]
+        choices = self._choice_columns()
+        return "".join([*context, f"{{{prompt}}}", *choices]) if context or choices else prompt
+
+    def _choice_columns(self) -> list[str]:
+        """The lines of a template that show choices which stand in a column each."""
+        known = {name.lower(): name for name in self.facts.keys}
+        for written in CHOICE_COLUMNS:
+            found = [known.get(written.format(letter).lower()) for letter in LETTERS]
+            names = [name for name in found[: found.index(None)] if name] if None in found else []
+            if len(names) > 1 and self.kinds.get(names[0]) == "text":
+                marks = ["" if name in self.facts.full else "?" for name in names]
+                return [f"\n{at}. {{{name}{mark}}}" for at, name, mark in zip(LETTERS, names, marks, strict=False)]
+        return []
 
     def _text(self) -> Sight | None:
         texts = self._alike(TEXTS)
@@ -252,14 +274,15 @@ class _Eye:
         if not prompt:
             return None
         references = self._references()
-        full = [path for path in (*self._gold(), *self._alike(FULL_ANSWERS), *references) if self._worded(path)]
+        first = [f"{path}[0]" for path in references]
+        full = [path for path in (*self._gold(), *self._alike(FULL_ANSWERS), *references, *first) if self._worded(path)]
         full = [path for path in full if path not in prompt.values()]
         columns = {**prompt, **_first(reference=references, answer=full)}
         return self._sight("prompt-only", columns, usual=usual)
 
     def _references(self) -> list[str]:
         chosen = self._gold()
-        found = self._alike(REFERENCES, "text", "number", "list", "boolean")
+        found = self._alike(REFERENCES, *_REFERENCE_KINDS)
         squad = [f"{path}.text[0]" for path in self._alike(["answers"], "object") if self._worded(f"{path}.text[0]")]
         return [*chosen, *squad, *found]
 

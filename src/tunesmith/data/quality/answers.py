@@ -56,6 +56,12 @@ def deviations(lengths: Sequence[int]) -> npt.NDArray[np.float64]:
     return np.asarray(away / max(_NORMAL * float(np.median(np.abs(away))), _LEAST_SPREAD))
 
 
+def check_prompts(view: View) -> Outcome:
+    """D046 for rows with nothing before the answer."""
+    empty = [number for number, row in enumerate(view.rows) if row.answers and not row.prompt.strip()]
+    return Outcome({}, [finding("D046", view.where, **view.named(empty))] if empty else [])
+
+
 def check_lengths(view: View) -> Outcome:
     """D027 for answers that are far shorter than the rest, D028 for rows that are far longer."""
     found = Outcome()

@@ -8,7 +8,7 @@ from typing import Any
 from ...progress import Progress, silent
 from ...records import Finding, Quality
 from ..rows import Place, Row
-from .answers import check_answers, check_lengths, check_sameness
+from .answers import check_answers, check_lengths, check_prompts, check_sameness
 from .characters import check_characters, check_languages, check_placeholders
 from .contamination import check_tasks
 from .duplicates import check_duplicates, check_held_out
@@ -19,6 +19,7 @@ from .texts import said
 from .view import Check, Outcome, View
 
 _CHECKS: dict[str, Check] = {
+    "prompts": check_prompts,
     "lengths": check_lengths,
     "answers": check_answers,
     "sameness": check_sameness,

@@ -66,21 +66,17 @@ def contradictions(rows: Sequence[Said]) -> list[int]:
 
 
 def check_pairs(view: View) -> Outcome:
-    """D034 for equal answers, D035 for a bias in length; nothing where nothing is rejected."""
+    """D035 for a bias in length; nothing where nothing is rejected."""
     pairs = [(number, row) for number, row in enumerate(view.rows) if row.rejected is not None]
     if not pairs:
         return Outcome()
-    equal = [number for number, row in pairs if "\n".join(row.answers).strip() == (row.rejected or "").strip()]
     bias = length_bias([row for _, row in pairs])
     found = Outcome(
         {
-            "chosen_equal_to_rejected": len(equal),
             "chosen_longer_share": round(bias.share, 4),
             "chosen_to_rejected_length": round(bias.ratio, 4),
         }
     )
-    if equal:
-        found.findings.append(finding("D034", view.where, **view.named(equal)))
     uneven = max(bias.share, 1 - bias.share) >= _BIAS_SHARE and max(bias.ratio, 1 / bias.ratio) >= _BIAS_RATIO
     if uneven and bias.p < _BIAS_P:
         longer, share = ("longer", bias.share) if bias.share > 0.5 else ("shorter", 1 - bias.share)

@@ -42,6 +42,9 @@ class RawData:
         rejected: Rows that can't be parsed, with the reason.
         findings: What the user should know of how they were read.
         unit: What places count: "line" or "row".
+        refused: Of rows that were looked at already and aren't among `rows`, those that can't be trained on.
+        filtered: Of such rows, the number of those that a filter leaves out.
+        total: Number of readable rows, where `rows` are only some of them.
     """
 
     name: str
@@ -51,6 +54,9 @@ class RawData:
     rejected: list[tuple[Place, BadRowError]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     unit: str = "row"
+    refused: list[tuple[Place, BadRowError]] = field(default_factory=list)
+    filtered: int = 0
+    total: int | None = None
 
     @property
     def sha256(self) -> str:
@@ -97,7 +103,7 @@ class Opened:
         self._sources = [(source, _contents(source)) for source in sources]
         self._aside = [
             finding(
-                "D048", source.path, files=", ".join(names[:_NAMED]), count=len(names), split=source.split or "train"
+                "D045", source.path, files=", ".join(names[:_NAMED]), count=len(names), split=source.split or "train"
             )
             for source in sources
             if (names := other_splits(source))

@@ -20,7 +20,7 @@ def refuse_secrets(folder: Path, record: Preparation) -> None:
     """Search every row that would be published.
 
     Raises:
-        FindingsError: D047, rows hold what looks like a vendor's key or token.
+        FindingsError: D044, rows hold what looks like a vendor's key or token.
     """
     kinds: Counter[str] = Counter()
     rows = 0
@@ -34,7 +34,7 @@ def refuse_secrets(folder: Path, record: Preparation) -> None:
     if first:
         named = ", ".join(sorted(kinds))
         raise FindingsError(
-            [finding("D047", record.files["train"].name, count=f"{rows:,}", kinds=named, file=first[0], row=first[1])]
+            [finding("D044", record.files["train"].name, count=f"{rows:,}", kinds=named, file=first[0], row=first[1])]
         )
 
 

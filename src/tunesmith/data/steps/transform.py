@@ -84,7 +84,7 @@ class Transform:
         try:
             key = digest(prepared)
         except UnicodeEncodeError:
-            return _bad(order, "map", BadRowError("D046", "text", "half a surrogate pair"), place, row)
+            return _bad(order, "map", BadRowError("D043", "text", "half a surrogate pair"), place, row)
         group = None if self.group is None else value_of(row, self.group)
         split = side(split_key(prepared, group), self.seed, held_out=self.held_out, test=self.test)
         return Kept(order, place, split, key, prepared)

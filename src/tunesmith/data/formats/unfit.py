@@ -1,0 +1,45 @@
+"""Rows that look like something to train on, and aren't yet: no mapping makes them so."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from ..shape import Shape
+from ..turns import CONTENT_KEYS, ROLE_KEYS
+from .facts import Facts
+from .names import PARENTS, RIVALS, WINNERS
+
+_PAIRED: Final = (("a", "b"), ("0", "1"), ("1", "2"))
+_RIVAL: Final = re.compile(rf"(.*(?:{'|'.join(RIVALS)})s?_?)([ab012])")
+
+
+def obstacle(shape: Shape, facts: Facts) -> str | None:
+    """Why rows of `shape` must be rewritten before any method can train on them; None where nothing is known."""
+    return _tree(shape, facts) or _rivals(shape, facts)
+
+
+def _tree(shape: Shape, facts: Facts) -> str | None:
+    # A tree's first message has no parent: the column counts, in whichever row.
+    parent = next((name for name in PARENTS if name in facts.keys), None)
+    texts = {key for key, inner in shape.keys if inner.kind == "text"}
+    if parent is None or not texts & set(ROLE_KEYS) or not texts & set(CONTENT_KEYS):
+        return None
+    return f"Each row is one message of a tree ({parent}); join the messages of each conversation to one row first."
+
+
+def _rivals(shape: Shape, facts: Facts) -> str | None:
+    winner = next((name for name in facts.keys if name.lower() in WINNERS), None)
+    named: dict[tuple[str, str], str] = {}
+    for key, inner in shape.keys:
+        found = _RIVAL.fullmatch(key.lower())
+        if found and inner.kind in ("text", "list"):
+            named[found[1], found[2]] = key
+    for stem, mark in named:
+        for one, other in _PAIRED:
+            if winner is not None and mark == one and (stem, other) in named:
+                pair = f"{named[stem, one]} and {named[stem, other]}"
+                return (
+                    f"{winner} says which of {pair} is better; write the better one as chosen, the other as rejected."
+                )
+    return None
