@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tunesmith.data.columns import describe, profile, shorten
 from tunesmith.data.formats import detect, fragment, unusable
+from tunesmith.data.paths import value_of
 from tunesmith.data.shape import RowStructure
 from tunesmith.errors import UsageError
 from tunesmith.recipe.schema import Mapping
@@ -74,6 +75,48 @@ def test_a_label_that_isnt_good_or_bad_is_no_kto() -> None:
     assert detect([{"messages": CHAT, "label": 3}], NONE).layout == "messages"
 
 
+def marked(*labels: Any, column: str = "label") -> list[dict[str, Any]]:
+    return [{**PAIR, column: label} for label in labels]
+
+
+@pytest.mark.parametrize(
+    ("rows", "layout"),
+    [
+        (marked(*[True, False] * 10, "maybe"), "unpaired-preference"),
+        (marked(*[True, False] * 10, None), "unpaired-preference"),
+        (marked(*[1, 0] * 20, 7), "unpaired-preference"),
+        (marked(*["good", "bad"] * 20, *map(str.upper, "abcdefghijklmnopqrstuvwxyz")), "unpaired-preference"),
+        (marked("good", "so so", "well"), "prompt-completion"),
+        (marked("good", "maybe"), "prompt-completion"),
+        (marked(*[0, 1, 2] * 10), "prompt-completion"),
+        (marked(*[1] * 6, 2, 3, 4, 5, column="rating"), "prompt-completion"),
+    ],
+)
+def test_what_most_values_say_decides_whether_a_column_marks_answers(rows: list[dict[str, Any]], layout: str) -> None:
+    found = detect(rows, NONE)
+    assert [part.sight.layout for part in found.parts] == [layout]
+    if layout == "unpaired-preference":
+        assert (found.verdict.status, found.recommended) == ("NEEDS MAPPING", "kto")
+        assert "can't be trained on" in found.verdict_of("kto").reason or rows[-1]["label"] is None
+
+
+def test_the_counts_of_marks_leave_out_what_is_neither() -> None:
+    reason = detect(marked(True, True, False, "maybe"), NONE).verdict_of("kto").reason
+    assert "2 good, 1 bad. 1 with anything else" in reason
+
+
+def test_a_mapping_for_sft_without_a_filter_says_that_bad_answers_are_learnt() -> None:
+    rows, mapping = marked(True, False, True), Mapping(prompt="prompt", completion="completion")
+    assert "The column label marks answers as good or bad: without a filter" in detect(rows, mapping).verdict.reason
+    assert "filter" not in detect(rows, mapping, filtered={"label"}).verdict.reason
+    assert "filter" not in detect(rows, mapping).verdict_of("grpo").reason
+    assert "filter" not in detect([PAIR], mapping).verdict.reason
+
+
+def test_a_good_mark_among_numbers_is_kept_as_it_is() -> None:
+    assert detect(marked(0, 0, "good", "good", "good", -1, -1), NONE).verdict.filter == {"label": "good"}
+
+
 def test_one_of_many_conversations_that_is_open_is_a_fault_all_of_them_are_prompts() -> None:
     assert layouts([{"messages": OPEN}, {"messages": CHAT}]) == [("messages", 2)]
     found = detect([{"messages": OPEN}, {"messages": OPEN}], NONE)
@@ -116,6 +159,8 @@ def test_a_file_of_images_is_incompatible_with_every_method_a_few_are_not() -> N
     found = detect([picture], NONE)
     assert {verdict.status for verdict in found.verdicts} == {"INCOMPATIBLE"}
     assert "All rows have images" in found.verdict.reason
+    assert found.recommended is None
+    assert "All rows have images" in found.recommended_reason
     assert detect([picture, {"messages": CHAT}], NONE).verdict.status == "READY"
 
 
@@ -139,6 +184,21 @@ def test_a_file_of_images_is_incompatible_with_every_method_a_few_are_not() -> N
         ({"text": "a"}, "rloo", "running text has none"),
         ({"prompt": "a", "completions": ["b"], "labels": [True]}, "sft", "process reward"),
         ({"chosen": "a b", "rejected": "a c"}, "dpo", "The prompt is what both begin with."),
+        ({"x": 1}, "dpo", "(chosen, rejected); no column looks like"),
+        (PAIR, "grpo", "Prompts, with their completions as references."),
+        ({"question": "a", "choices": ["b", "c"], "gold": 1}, "sft", "can't show the choices (choices)"),
+        ({"question": "a", "options": ["b", "c"], "answer": "A"}, "grpo", "can't show the choices (options)"),
+        ({"text": "a", "title": "b", "url": "c", "doc_id": "d", "n": 1}, "clm", "trained. Not trained on: title."),
+        ({"messages": CHAT, "note": "b", "id": "c"}, "sft", "Not trained on: note."),
+        ({"messages": CHAT, **dict.fromkeys("abcdefg", "x")}, "sft", "Not trained on: a, b, c, d, e and 2 more."),
+        ({"document": "a", "summary": "b", "title": "c"}, "sft", "Not trained on: title."),
+        ({"prompt": "p", "Response_A": "a", "Response_B": "b", "winner": None}, "dpo", "Response_A and Response_B"),
+        ({"conversation_1": CHAT, "conversation_2": CHAT, "preference": 1}, "sft", "The column preference says which"),
+        ({"response_0": "a", "response_1": "b", "better_response_id": 0}, "kto", "response_0 and response_1 is better"),
+        ({"messages": CHAT, "hints": ["a"], "scores": [1]}, "sft", "Not trained on: hints."),
+        ({"text": "a", "label": "fine"}, "clm", "Not trained on: label."),
+        ({"prompt": OPEN, "ground_truth": "4", "solution": "b"}, "grpo", "Not trained on: solution."),
+        ({"parent_id": None, "role": "prompter", "text": "a"}, "clm", "one message of a tree (parent_id)"),
     ],
 )
 def test_the_reason_says_what_is_so(row: dict[str, Any], method: str, said: str) -> None:
@@ -146,9 +206,76 @@ def test_the_reason_says_what_is_so(row: dict[str, Any], method: str, said: str)
 
 
 @pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": CHAT, "system": "s", "tools": "[]", "id": "x", "uuid": "y", "source_url": "z", "n": 1},
+        {"instruction": "a", "input": "b", "output": "c", "history": []},
+        {"prompt": "a", "extra_info": {"answer": "b"}},
+        {"question": "q", "options": ["b", "c"], "gold": "A"},
+        {"question": "q", "answer": "a", "tools": "[]"},
+        {"data.messages": CHAT},
+        {"question": "q", "context": "c", "A": "1", "B": "2", "C": "3", "answer": "A"},
+    ],
+)
+def test_what_is_read_and_what_only_names_the_row_isnt_listed_as_unused(row: dict[str, Any]) -> None:
+    assert not any("Not trained on" in verdict.reason for verdict in detect([row], NONE).verdicts)
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ({"question": "q", "a": "1", "b": "2", "answer": "B"}, "{question}\nA. {a}\nB. {b}"),
+        (
+            {"context": "c", "question": "q", "A": "1", "B": "2", "answer": "B"},
+            "{context?}\n\n{question}\nA. {A}\nB. {B}",
+        ),
+        ({"question": "q", "option_a": "1", "option_b": "2", "answer": 0}, "{question}\nA. {option_a}\nB. {option_b}"),
+        ({"question": "q", "A": "1", "C": "2", "answer": "B"}, "question"),
+    ],
+)
+def test_choices_in_columns_are_shown_in_the_prompt(row: dict[str, Any], prompt: str) -> None:
+    mapping = detect([row], NONE).verdict_of("grpo").mapping
+    assert mapping == {"prompt": prompt, "reference": "answer"}
+
+
+def test_a_choice_that_some_rows_lack_is_left_out_of_their_prompts() -> None:
+    row = {"question": "q", "A": "1", "B": "2", "C": "3", "answer": "A"}
+    found = detect([row, row, {**row, "C": None}], NONE)
+    prompt = (found.verdict.mapping or {})["prompt"]
+    assert (len(found.parts), prompt) == (1, "{question}\nA. {A}\nB. {B}\nC. {C?}")
+    assert value_of({**row, "C": None}, prompt) == "q\nA. 1\nB. 2"
+
+
+@pytest.mark.parametrize(
+    ("row", "completion"),
+    [
+        ({"body": "a", "headline": "b"}, "headline"),
+        ({"passage": "a", "tldr": "b"}, "tldr"),
+        ({"content": "a", "Summary": "b"}, "Summary"),
+        ({"input": [CHAT[0]], "ideal": ["a", "b"]}, "ideal[0]"),
+        ({"prompt": "a", "ideal": "b"}, "ideal"),
+        ({"question": "a", "target": ["b"]}, "target[0]"),
+    ],
+)
+def test_what_sft_learns_to_give(row: dict[str, Any], completion: str) -> None:
+    mapping = detect([row], NONE).verdict.mapping
+    assert mapping == {"prompt": next(iter(row)), "completion": completion}
+
+
+def test_a_text_with_another_one_beside_it_is_only_a_prompt_where_that_sums_it_up() -> None:
+    assert detect([{"text": "a", "reply": "b"}], NONE).layout == "text"
+
+
+def test_two_questions_and_a_label_are_no_answers_to_compare() -> None:
+    assert detect([{"prompt": "p", "question1": "a", "question2": "b", "label": 1}], NONE).layout == "prompt-only"
+    assert detect([{"prompt": "p", "response_a": "a", "response_b": "b"}], NONE).layout == "prompt-only"
+
+
+@pytest.mark.parametrize(
     ("row", "method"),
     [
         ({"messages": CHAT}, "sft"),
+        ({"document": "a", "summary": "b"}, "sft"),
         ({"text": "a"}, "clm"),
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "dpo"),
         ({"messages": CHAT, "label": True}, "kto"),
@@ -162,7 +289,7 @@ def test_the_method_that_the_data_was_made_for(row: dict[str, Any], method: str 
     assert found.recommended == method
     assert found.recommended_reason
     if method:
-        assert found.verdict_of(method).status == "READY"
+        assert found.verdict_of(method).status != "INCOMPATIBLE"
 
 
 @pytest.mark.parametrize("value", [True, 1, "true", "1", "👍", "good", "desirable"])
@@ -298,6 +425,14 @@ NAMES = st.sampled_from(
         "data",
         "completions",
         "labels",
+        "response_a",
+        "response_b",
+        "winner",
+        "parent_id",
+        "summary",
+        "document",
+        "A",
+        "B",
         "a.b",
         "x[0]",
         "{x}",
@@ -323,6 +458,7 @@ def test_detection_never_raises_and_counts_every_row(rows: list[dict[str, Any]])
     assert sum(share.rows for share in found.composition) == len(rows)
     assert len(found.verdicts) == 7
     assert all(0 < count <= len(rows) for count in found.features.values())
+    assert found.recommended is None or found.verdict_of(found.recommended).status != "INCOMPATIBLE"
     assert all((verdict.code is None) == (verdict.status == "INCOMPATIBLE") for verdict in found.verdicts)
 
 

@@ -1,6 +1,10 @@
 """Every layout of docs/data-layouts.md: detected, judged, converted, and converted alike by the printed code."""
 
+import csv
+import gzip
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,7 @@ import pytest
 from tests.support.layouts import Documented, documented
 from tunesmith.data.convert import reader
 from tunesmith.data.formats import METHODS, detect
-from tunesmith.data.prepare import prepare
+from tunesmith.data.prepare import prepare, training_rows
 from tunesmith.data.sources import read
 from tunesmith.recipe.schema import Mapping
 
@@ -32,11 +36,16 @@ def write(folder: Path, layout: Documented) -> Path:
     return path
 
 
-def without_nulls(value: Any) -> Any:
-    """Arrow gives every object the keys of its neighbours, with null in them."""
-    if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    return [without_nulls(item) for item in value] if isinstance(value, list) else value
+def run(code: str) -> list[dict[str, Any]]:
+    """The rows that printed code makes."""
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return list(names["rows"])
+
+
+def exactly(rows: list[dict[str, Any]]) -> str:
+    """Rows as JSON, in which true isn't 1, and null isn't nothing."""
+    return json.dumps(rows, sort_keys=True)
 
 
 @EVERY
@@ -75,8 +84,146 @@ def test_the_printed_code_runs_and_makes_the_same_rows(layout: Documented, tmp_p
             assert verdict.code is None
             continue
         assert verdict.code is not None
-        names: dict[str, Any] = {}
-        exec(verdict.code, names)
         mapped = detect(rows, Mapping(**(verdict.mapping or {})), filtered=verdict.filter or {})
         wanted = [reader(mapped, conversational=False, method=verdict.method)(row) for row in rows]
-        assert without_nulls(list(names["rows"])) == without_nulls(wanted), verdict.code
+        assert exactly(run(verdict.code)) == exactly(wanted), verdict.code
+
+
+Rows = list[dict[str, Any]]
+
+
+def as_lines(path: Path, rows: Rows) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def as_document(path: Path, rows: Rows) -> None:
+    path.write_text(json.dumps(rows), encoding="utf-8")
+
+
+def as_table(path: Path, rows: Rows, delimiter: str = ",") -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def as_parquet(path: Path, rows: Rows) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def as_gzip(path: Path, rows: Rows) -> None:
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+
+
+CONTAINERS: list[tuple[str, Callable[[Path, Rows], None]]] = [
+    ("rows.jsonl", as_lines),
+    ("rows.json", as_document),
+    ("rows.csv", as_table),
+    ("semicolons.csv", partial(as_table, delimiter=";")),
+    ("rows.tsv", partial(as_table, delimiter="\t")),
+    ("rows.parquet", as_parquet),
+    ("rows.jsonl.gz", as_gzip),
+]
+# Texts that a reader of tables might take for numbers, dates, nothing or the end of a line.
+ODD = ("007", "NA", "1.0", "true", 'a "q", b; c\td\nline', "  x ", "null")
+PAIRS = [{"prompt": text, "completion": text} for text in ODD]
+QUESTIONS = [{"question": text, "answer": f"{text}!", "id": str(number)} for number, text in enumerate(ODD)]
+MARKED = [{"prompt": "p", "completion": text, "label": str(number % 2)} for number, text in enumerate(ODD)]
+
+
+@pytest.mark.parametrize("rows", [PAIRS, QUESTIONS, MARKED], ids=["pairs", "questions", "marked"])
+@pytest.mark.parametrize(("name", "write_rows"), CONTAINERS, ids=[name for name, _ in CONTAINERS])
+def test_the_printed_code_runs_for_every_container(
+    name: str, write_rows: Callable[[Path, Rows], None], rows: Rows, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    write_rows(path, rows)
+    for verdict in detect(read(str(path)).rows, Mapping(), source=str(path)).verdicts:
+        if verdict.code is not None:
+            wanted = training_rows(str(path), verdict.method, verdict.mapping, verdict.filter)
+            assert wanted
+            assert exactly(run(verdict.code)) == exactly(wanted), verdict.code
+
+
+TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+
+
+@pytest.mark.parametrize("cell", [json.dumps(TALK), repr(TALK)])
+def test_conversations_in_the_cells_of_a_table(cell: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    as_table(path, [{"id": "1", "messages": cell}] * 2)
+    code = detect(read(str(path)).rows, Mapping(), source=str(path)).verdict.code
+    assert code is not None
+    assert "training_rows" in code
+    assert run(code) == [{"messages": TALK}] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("blanks.csv", "prompt, completion\na,b\n"),
+        ("mark.csv", "\ufeffprompt,completion\na,b\n"),
+        ("mark.jsonl", '\ufeff{"prompt": "a", "completion": "b"}\n'),
+        ("inside.json", '{"data": [{"prompt": "a", "completion": "b"}]}'),
+        ("far.json", " " * 99 + '[{"prompt": "a", "completion": "b"}]'),
+        ("rows.data", "prompt,completion\na,b\n"),
+    ],
+)
+def test_files_that_datasets_would_read_otherwise_are_read_by_tunesmith(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    code = detect(read(str(path)).rows, Mapping(), source=str(path)).verdict.code
+    assert code is not None
+    assert "training_rows" in code
+    assert run(code) == [{"prompt": "a", "completion": "b"}]
+
+
+def test_tables_in_utf_16_are_read_by_tunesmith(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes("prompt,completion\na,b\n".encode("utf-16"))
+    code = detect(read(str(path)).rows, Mapping(), source=str(path)).verdict.code
+    assert code is not None
+    assert run(code) == [{"prompt": "a", "completion": "b"}]
+
+
+def test_lines_that_are_lists_are_read_by_tunesmith(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{json.dumps(TALK)}\n" * 2, encoding="utf-8")
+    code = detect(read(str(path)).rows, Mapping(), source=str(path)).verdict.code
+    assert code is not None
+    assert run(code) == [{"messages": TALK}] * 2
+
+
+def test_each_tool_call_keeps_its_own_arguments(tmp_path: Path) -> None:
+    def called(**arguments: str) -> list[dict[str, Any]]:
+        call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+        return [TALK[0], {"role": "assistant", "content": "", "tool_calls": [call]}]
+
+    path = tmp_path / "rows.jsonl"
+    as_lines(path, [{"messages": called(a="x")}, {"messages": called(b="y")}])
+    code = detect(read(str(path)).rows, Mapping(), source=str(path)).verdict.code
+    assert code is not None
+    assert exactly(run(code)) == exactly([{"messages": called(a="x")}, {"messages": called(b="y")}])
+
+
+def test_several_right_answers_stay_a_list_in_the_dataset(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    as_lines(path, [{"prompt": [TALK[0]], "answers": ["x", "y"]}])
+    code = detect(read(str(path)).rows, Mapping(), source=str(path)).verdict_of("grpo").code
+    assert code is not None
+    assert run(code) == [{"prompt": [TALK[0]], "reference": ["x", "y"]}]
+
+
+def test_marks_are_booleans_in_the_dataset_and_slips_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": "p", "completion": "c", "label": number % 2} for number in range(40)]
+    for slips in ([], [{**rows[0], "label": 7}], [{**rows[0], "label": "maybe"}]):
+        as_lines(path, rows + slips)
+        code = detect(read(str(path)).rows, Mapping(), source=str(path)).verdict_of("kto").code
+        assert code is not None
+        made = run(code)
+        assert [row["label"] for row in made] == [bool(number % 2) for number in range(40)]
+        assert {type(row["label"]) for row in made} == {bool}

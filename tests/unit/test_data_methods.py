@@ -151,6 +151,8 @@ BAD: list[tuple[str, str, dict[str, Any], dict[str, Any], str]] = [
         "no prompt",
     ),
     ("kto", "D005", {**TALK, "label": True}, {**TALK, "label": None}, "null in label"),
+    ("kto", "D013", {**TALK, "label": True}, {**TALK, "label": "maybe"}, "neither good nor bad"),
+    ("kto", "D013", {**TALK, "label": True}, {**TALK, "label": ["maybe"]}, "neither good nor bad"),
     (
         "grpo",
         "D005",

@@ -184,6 +184,16 @@ def paths_of(column: str) -> list[Path]:
     return parsed.paths if isinstance(parsed, Template) else [parsed]
 
 
+def heads_of(column: str) -> set[str]:
+    """The columns that a path or a template reads, those that hold a position among them."""
+    found: set[str] = set()
+    for path in paths_of(column):
+        # A column may have the very name that reads as a path.
+        found |= {path.text, *(step for step in path.steps[:1] if isinstance(step, str))}
+        found |= {head for step in path.steps if isinstance(step, Path) for head in heads_of(step.text)}
+    return found
+
+
 def quoted(value: Any) -> str:
     """A value as a Python literal, with double quotes."""
     if isinstance(value, dict):

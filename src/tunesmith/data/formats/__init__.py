@@ -18,8 +18,9 @@ from .detection import Detection, Part, merge
 from .facts import Facts
 from .features import features
 from .mapped import check, mapped_sight
+from .recommended import recommend
 from .sight import Sight
-from .verdicts import METHODS, judge, recommend
+from .verdicts import METHODS, judge
 
 _PLAIN = re.compile(r"(?!(?:true|false|null|yes|no|on|off)$)[A-Za-z_][\w.]*", re.IGNORECASE)
 
@@ -62,7 +63,7 @@ def detect(
             verdict.model_copy(update={"status": "INCOMPATIBLE", "reason": reason, "mapping": None, "filter": None})
             for verdict in verdicts
         ]
-    method, why = recommend(parts[0].sight)
+    method, why = recommend(parts[0].sight, verdicts)
     detection = Detection(
         sight=parts[0].sight,
         parts=parts,

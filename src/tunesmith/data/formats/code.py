@@ -44,8 +44,8 @@ def _code(detection: Detection, verdict: Verdict, mapped: dict[str, str], source
                 f"rows = Dataset.from_list({rows})\n"
             )
         return (
-            "from tunesmith.data.prepare import training_rows\nfrom tunesmith.data.trl_preparation import as_dataset\n\n"
-            f"rows = as_dataset({rows})\n"
+            "from tunesmith.data.prepare import training_rows\n"
+            f"from tunesmith.data.trl_preparation import as_dataset\n\nrows = as_dataset({rows})\n"
         )
 
 

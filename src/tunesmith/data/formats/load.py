@@ -38,8 +38,9 @@ def load(source: str, detection: Detection) -> tuple[str, str]:
         raise NotPlainError
     with path.open("rb") as file:
         start = file.read(_READ).lstrip()
-    # A byte order mark, or a document that is one object with the rows somewhere inside.
-    if start[0] >= _ASCII or (kind.name == "document" and not start.startswith(b"[")):
+    # A byte order mark, or rows that stand somewhere inside an object or a list.
+    expected = {"document": b"[", "lines": b"{"}.get(kind.name, b"")
+    if not start or start[0] >= _ASCII or not start.startswith(expected):
         raise NotPlainError
     builder = {"table": "csv", "parquet": "parquet"}.get(kind.name, "json")
     arguments = f'"{builder}", data_files={quoted(source)}, split="train"'

@@ -253,7 +253,7 @@ class _Eye:
 
     def _choice_columns(self) -> list[str]:
         """The lines of a template that show choices which stand in a column each."""
-        known = {name.lower(): name for name in self.facts.keys}
+        known = {name.lower(): name for name in sorted(self.facts.keys)}
         for written in CHOICE_COLUMNS:
             found = [known.get(written.format(letter).lower()) for letter in LETTERS]
             names = [name for name in found[: found.index(None)] if name] if None in found else []

@@ -29,7 +29,7 @@ def _tree(shape: Shape, facts: Facts) -> str | None:
 
 
 def _rivals(shape: Shape, facts: Facts) -> str | None:
-    winner = next((name for name in facts.keys if name.lower() in WINNERS), None)
+    winner = next((name for name in sorted(facts.keys) if name.lower() in WINNERS), None)
     named: dict[tuple[str, str], str] = {}
     for key, inner in shape.keys:
         found = _RIVAL.fullmatch(key.lower())
@@ -39,7 +39,5 @@ def _rivals(shape: Shape, facts: Facts) -> str | None:
         for one, other in _PAIRED:
             if winner is not None and mark == one and (stem, other) in named:
                 pair = f"{named[stem, one]} and {named[stem, other]}"
-                return (
-                    f"{winner} says which of {pair} is better; write the better one as chosen, the other as rejected."
-                )
+                return f"The column {winner} says which of {pair} is better: write them as chosen and rejected first."
     return None

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final, get_args
 
 from ...recipe.schema import Method
 from ...records import Verdict
-from ..paths import parse
+from ..paths import Path, heads_of, parse
 from ..shape import Shape
 from .detection import Part
 from .facts import Facts
-from .names import GOOD
+from .names import BAD, GOOD, LABELS
 from .sight import Sight
+from .unfit import obstacle
 
 METHODS: Final[tuple[str, ...]] = get_args(Method)
 _CHATTY: Final = ("messages", "sharegpt")
 _PAIRS: Final = ("prompt-completion", "question-answer")
-_MADE_FOR: Final = {
-    "messages": ("sft", "Conversations with answers: sft learns to give these answers."),
-    "sharegpt": ("sft", "Conversations with answers: sft learns to give these answers."),
-    "alpaca": ("sft", "Instructions with their outputs: sft learns to give these outputs."),
-    "prompt-completion": ("sft", "Prompts with completions: sft learns to give these completions."),
-    "question-answer": ("sft", "Questions with answers: sft learns to give these answers."),
-    "text": ("clm", "Running text without question and answer: clm, continued pretraining, learns all of it."),
-    "preference": ("dpo", "A better and a worse answer to each prompt: dpo learns to prefer the better one."),
-    "unpaired-preference": ("kto", "Answers marked good or bad, not in pairs: kto learns from such marks."),
-    "prompt-only": ("grpo", "Prompts whose answers can be checked, or rewarded: grpo learns from the reward."),
+_IDS: Final = re.compile(r"(.*[_.])?(u?u?id|url|uri|link|hash|md5|sha\d*|date|time|timestamp)|.*Id", re.IGNORECASE)
+_SHOWN: Final = 5
+_OWN: Final = ("tools", "images")
+"""Roles that rows' own columns play whatever the mapping says."""
+_TALK: Final = "Conversations: what precedes the last answer is the prompt, the last answer the reference."
+_WITH_ANSWERS: Final = {
+    "messages": _TALK,
+    "sharegpt": _TALK,
+    "alpaca": "Instructions as prompts, with their outputs as references.",
+    "prompt-completion": "Prompts, with their completions as references.",
+    "question-answer": "Questions as prompts, with their answers as references.",
 }
 _WHAT: Final = {
     "messages": "conversations",
@@ -40,14 +43,6 @@ _WHAT: Final = {
     "prompt-only": "prompts without answers to learn",
     "stepwise": "lists of steps with labels, made for process reward models",
 }
-
-
-def recommend(sight: Sight) -> tuple[str | None, str]:
-    """The method that rows of this layout were made for, and why."""
-    method, reason = _MADE_FOR.get(sight.layout, (None, "No method trains on this layout."))
-    if sight.layout == "prompt-only" and "reference" not in sight.columns:
-        return method, "Prompts without answers: grpo learns from a reward function that you write."
-    return method, reason
 
 
 def judge(method: str, part: Part, facts: Facts) -> Verdict:
@@ -74,15 +69,38 @@ class _Case:
     def ready(self, reason: str, mapping: dict[str, str]) -> Verdict:
         """READY where the names of the columns leave no doubt; else the mapping has to say them."""
         if self.sight.usual:
-            return Verdict(method=self.method, status="READY", reason=reason)
+            columns = [column for role, column in self.columns.items() if role not in ("answer", "class")]
+            said = f"{reason}{self._marked()}{self._unused(columns)}"
+            return Verdict(method=self.method, status="READY", reason=said)
         choices = "".join(
             f" More than one column could be the {role}: {', '.join(names)}; this mapping takes the first."
             for role, names in self.sight.choices.items()
         )
-        rest = [name for name in sorted(self.facts.keys) if not any(name in column for column in mapping.values())]
-        unused = f" Not trained on: {', '.join(rest[:8])}." if rest else ""
+        unused = self._unused([*mapping.values(), *(self.columns[role] for role in _OWN if role in self.columns)])
         said = ", ".join(f"{column!r} as the {role}" for role, column in mapping.items())
         return self.needs(f"{reason} The names leave a doubt; this mapping reads {said}.{choices}{unused}", mapping)
+
+    def _marked(self) -> str:
+        """The sentence for sft on answers that a column marks, where nothing leaves the bad ones out."""
+        if self.method != "sft" or self.layout == "text":
+            return ""
+        marks = next((name for name in LABELS if name in self.facts.keys and self.facts.label_values(name)), None)
+        return (
+            f" The column {marks} marks answers as good or bad: without a filter, bad ones are learnt." if marks else ""
+        )
+
+    def _unused(self, columns: list[str]) -> str:
+        """The sentence that names the columns with texts which none of `columns` reads, but for ids and the like."""
+        used = {head for column in columns for head in heads_of(column)}
+        texts = {
+            key
+            for group in self.part.groups
+            for key, inner in group.shape.keys
+            if inner.kind == "text" or (inner.items is not None and inner.items.kind in ("text", "object"))
+        }
+        rest = sorted(key for key in texts - used if not _IDS.fullmatch(key))
+        more = f" and {len(rest) - _SHOWN} more" if len(rest) > _SHOWN else ""
+        return f" Not trained on: {', '.join(rest[:_SHOWN])}{more}." if rest else ""
 
     def mapping(self, *roles: str) -> dict[str, str]:
         """The mapping of those of `roles` that some column plays."""
@@ -193,7 +211,7 @@ def _typed(value: str, kind: str | None) -> bool | int | float | str:
     """A value that is given as text, as the kind that it has in the file."""
     if kind == "boolean":
         return value == "true"
-    if kind == "number":
+    if kind == "number" and value[:1].isdecimal():
         return float(value) if "." in value else int(value)
     return value
 
@@ -203,13 +221,24 @@ def _sft_prompts(case: _Case) -> Verdict:
     if answer is None:
         against = f", rewarded against {case.columns['reference']}" if "reference" in case.columns else ""
         return case.no(f"Prompts without answers to learn: made for grpo or rloo{against}.")
-    reason = f"Prompts, made for grpo or rloo. For sft, {answer} holds an answer to learn."
+    reason = f"Prompts, made for grpo or rloo. For sft, {answer} holds an answer to learn.{_unshown(answer)}"
     return case.needs(reason, {**case.mapping("prompt"), "completion": answer, **case.mapping("system")})
+
+
+def _unshown(answer: str) -> str:
+    """What to say where the answer is one of a list of choices, which the prompt doesn't show."""
+    path = parse(answer)
+    if not isinstance(path, Path) or not isinstance(path.steps[-1], Path):
+        return ""
+    return (
+        f" The mapping can't show the choices ({path.steps[0]}), as rows may have more or fewer of them: where the "
+        f"prompts don't name them, write them in first."
+    )
 
 
 def _pairs(case: _Case) -> Verdict:
     if case.layout != "preference":
-        has = f"these rows are {case.what}" if case.what else _why_unknown(case)
+        has = f"these rows are {case.what}" if case.what else _lowered(_why_unknown(case))
         return case.no(
             f"{case.method} needs a better and a worse answer to each prompt (chosen, rejected); {has}.".replace(
                 "..", "."
@@ -225,13 +254,15 @@ def _kto(case: _Case) -> Verdict:
         made = _pairs(case)
         return made.model_copy(update={"reason": f"{made.reason} Each pair becomes a good and a bad answer."})
     if case.layout != "unpaired-preference":
-        has = f"these rows are {case.what}" if case.what else _why_unknown(case)
+        has = f"these rows are {case.what}" if case.what else _lowered(_why_unknown(case))
         return case.no(f"kto needs answers marked good or bad, or pairs of them; {has}.".replace("..", "."))
     label = case.columns["label"]
     values = case.facts.label_values(label)
     good = sum(rows for value, rows in values.items() if value.strip().lower() in GOOD)
-    bad = sum(values.values()) - good
+    bad = sum(rows for value, rows in values.items() if value.strip().lower() in BAD)
+    odd = sum(values.values()) - good - bad
     reason = f"Answers marked by the column {label}: {good:,} good, {bad:,} bad."
+    reason += f" {odd:,} with anything else there can't be trained on." if odd else ""
     if not good or not bad:
         reason += " All have one mark: kto learns from the difference, and will learn little."
     return case.ready(reason, case.mapping("messages", "prompt", "completion", "label", "system"))
@@ -239,21 +270,21 @@ def _kto(case: _Case) -> Verdict:
 
 def _reward_driven(case: _Case) -> Verdict:
     if case.layout in ("text", "unknown") or (case.layout == "stepwise" and not case.asks):
-        has = "running text has none" if case.layout == "text" else _why_unknown(case)
+        has = "running text has none" if case.layout == "text" else _lowered(_why_unknown(case))
         return case.no(f"{case.method} needs prompts; {has}.".replace("..", "."))
     if case.layout == "prompt-only":
         reference = case.columns.get("reference")
-        reason = (
-            f"Prompts, with {reference} as the reference." if reference else "Prompts; no column holds a reference."
-        )
+        reason = "Prompts; no column holds a reference."
+        if reference:
+            reason = f"Prompts, with {reference} as the reference.{_unshown(reference)}"
         return case.ready(reason, case.mapping("prompt", "reference", "system"))
     if case.layout in (*_CHATTY, "alpaca", *_PAIRS):
         mapping = case.mapping("messages", "prompt", "system")
         if case.layout in _PAIRS:
             mapping["reference"] = case.columns["completion"]
-        return case.ready(f"The prompts of {case.what}, with the last answer as the reference.", mapping)
+        return case.ready(_WITH_ANSWERS[case.layout], mapping)
     return case.ready(
-        f"The prompts of {case.what}; the answers aren't used.",
+        "Prompts; the answers aren't used.",
         case.mapping("messages", "prompt", "chosen", "rejected", "system"),
     )
 
@@ -300,6 +331,8 @@ def _why_unknown(case: _Case) -> str:
     if case.layout != "unknown":
         return f"These rows are {case.what}."
     shape = case.part.groups[0].shape if case.part.groups else Shape("object")
+    if blocked := obstacle(shape, case.facts):
+        return blocked
     chats = [
         key
         for key, inner in shape.keys
@@ -308,3 +341,8 @@ def _why_unknown(case: _Case) -> str:
     if chats:
         return f"The column {chats[0]} is text, not a list of messages; give JSON or JSONL with real lists."
     return "No column looks like messages, prompt and completion, instruction and output, or text."
+
+
+def _lowered(sentence: str) -> str:
+    """A sentence as it stands behind a semicolon."""
+    return sentence[:1].lower() + sentence[1:]
