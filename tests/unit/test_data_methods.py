@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tunesmith.data.prepare import Prepared, prepare
 from tunesmith.data.rows import BadRowError
 from tunesmith.data.sources import RawData
+from tunesmith.data.trl_preparation import as_dataset
 from tunesmith.errors import UsageError
 from tunesmith.recipe.schema import Mapping
 from tunesmith.rules import FindingsError
@@ -319,3 +320,11 @@ def test_preferences_and_marks_keep_every_character(prompt: str, chosen: str, re
     implicit = run([{"chosen": f"{prompt}x{chosen}", "rejected": f"{prompt}y{rejected}"}], "dpo").rows[0]
     assert implicit["prompt"] + implicit["chosen"] == f"{prompt}x{chosen}"
     assert implicit["prompt"] + implicit["rejected"] == f"{prompt}y{rejected}"
+
+
+def test_references_may_be_lists_of_texts() -> None:
+    rows: Rows = [{"prompt": [ASK], "reference": ["x", "y"]}, {"prompt": [ASK], "reference": []}]
+    assert as_dataset(rows).to_list() == rows
+    called = {**ASK, "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}
+    rows = [{"prompt": [called, ASK], "reference": ["x"]}]
+    assert as_dataset(rows).to_list() == rows

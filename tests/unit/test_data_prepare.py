@@ -165,7 +165,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("D007", {"messages": [{"content": "x"}, REPLY]}, "tool: none (rows 20)."),
     ("D008", {"messages": [ASK, REPLY, ASK]}, "1 conversations don't end with an assistant message (rows 20)."),
     ("D012", {"messages": [ASK, said("assistant", " \n")]}, "1 rows have an empty answer (rows 20)."),
-    ("D013", {"messages": "a"}, "1 rows have text in messages, where text is needed"),
+    ("D013", {"messages": "a"}, "1 rows have text in messages, which can't be used there"),
     ("D013", {"messages": [said("user", 3), REPLY]}, "number in messages[].content"),
     ("D013", {"messages": ["a", "b"]}, "text in messages[]"),
     ("D013", {"messages": [said("user", [{"type": "image"}]), REPLY]}, "parts of type image in messages[].content"),

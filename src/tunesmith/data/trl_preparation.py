@@ -67,9 +67,10 @@ def as_dataset(rows: Sequence[Row]) -> Dataset:
     """
     from datasets import Dataset, Features
 
-    conversations = [value for row in rows for value in row.values() if isinstance(value, list)]
+    lists = (value for row in rows for value in row.values() if isinstance(value, list))
+    messages = (item for value in lists for item in value if isinstance(item, dict))
     names = list(dict.fromkeys(name for row in rows for name in row))
-    if all(message.keys() == _PLAIN_KEYS for messages in conversations for message in messages):
+    if all(message.keys() == _PLAIN_KEYS for message in messages):
         return Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
     features = {name: _feature(next(row[name] for row in rows if name in row)) for name in names}
     return Dataset.from_dict({name: [row.get(name) for row in rows] for name in names}, features=Features(features))

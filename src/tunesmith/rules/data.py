@@ -116,9 +116,9 @@ RULES = [
         "D013",
         "Wrong type where text is needed",
         "error",
-        "{count} rows have {found} in {field}, where text is needed (rows {rows}).",
+        "{count} rows have {found} in {field}, which can't be used there (rows {rows}).",
         "Numbers and objects are rendered by chance (`1.0` for `1`), or crash the trainer.",
-        "Turn the values into text, or set `data: {{bad_rows: drop}}` in the recipe.",
+        "Turn the values into text (of a label: true or false), or set `data: {{bad_rows: drop}}` in the recipe.",
         "pandas turns integers with gaps into floats",
     ),
     Rule(
