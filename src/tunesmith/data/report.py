@@ -92,7 +92,7 @@ def inspect(
     mapping, keep = mapping or Mapping(), dict(keep or {})
     held = _gathered(opened) if opened.bytes <= _HELD else None
     structure = RowStructure(held.rows, held.places) if held else opened.structure()
-    name = str(data) if isinstance(data, str | Path) else opened.files[0].name if len(opened.files) == 1 else None
+    name = str(data) if isinstance(data, str | Path) else opened.titles[0] if len(opened.titles) == 1 else None
     detection = detect(structure, mapping, filtered=keep, source=name)
     method = method or detection.recommended or "sft"
     raw = held or _sampled(opened, structure.rows, detection, method, keep)

@@ -119,6 +119,11 @@ class Opened:
         return "line" if all(content.by_lines for content in self._contents) else "row"
 
     @property
+    def titles(self) -> list[str]:
+        """What records call the files."""
+        return [content.title for content in self._contents]
+
+    @property
     def bytes(self) -> int:
         """The files' size together, as they lie on the disk."""
         return sum(content.file.path.stat().st_size for content in self._contents if isinstance(content, Content))

@@ -45,6 +45,11 @@ class Content:
         self.by_lines = self.kind.name in ("lines", "table", "text")
 
     @property
+    def title(self) -> str:
+        """What records call it."""
+        return self.file.title
+
+    @property
     def is_json_lines(self) -> bool:
         """Whether each of its lines is a row of its own."""
         return self.kind.name == "lines"
@@ -108,7 +113,7 @@ class Held:
 
     def __init__(self, title: str, rows: list[Row]) -> None:
         """Hold `rows`; `title` names them in records."""
-        self._title, self._rows = title, rows
+        self.title, self._rows = title, rows
 
     def rows(self, reader: Reader) -> Iterator[Numbered]:
         """The rows, counted from 1."""
@@ -117,4 +122,4 @@ class Held:
     def record(self, rows: int) -> SourceFile:
         """The record of the rows, with the fingerprint of what they hold."""
         content = repr(self._rows).encode(errors="surrogatepass")
-        return SourceFile(name=self._title, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), rows=rows)
+        return SourceFile(name=self.title, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), rows=rows)
