@@ -59,6 +59,11 @@ def plan_of(folder: Path, rows: list[dict[str, Any]], training: dict[str, Any]) 
     )
 
 
+@pytest.fixture(autouse=True)
+def few_rows_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.train.sft.WORTH", 0)
+
+
 def trained(
     plan: Plan, folder: Path, *, fast: bool
 ) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, FastResult]]:
@@ -102,3 +107,11 @@ def test_rows_that_the_fast_path_refuses_are_trained_by_trl(tmp_path: Path) -> N
     logged, _, told = trained(plan, tmp_path, fast=True)
     assert [result.reason for result in told.values()] == ["eos_token is set"] * 2
     assert logged == trained(plan, tmp_path, fast=False)[0]
+
+
+def test_few_rows_are_prepared_by_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(tmp_path, PAIRS, {})
+    monkeypatch.setattr("tunesmith.train.sft.WORTH", plan.train.rows + (plan.eval.rows if plan.eval else 0) + 1)
+    logged, _, told = trained(plan, tmp_path, fast=True)
+    assert told == {}
+    assert sum("loss" in entry for entry in logged) == STEPS

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from trl import SFTConfig, SFTTrainer
 
 
+WORTH = 2_000
+"""Rows from which on the fast path gains more than holding it against TRL costs, which is about a second."""
+
+
 def build_trainer(
     plan: Plan,
     run: Path,
@@ -34,7 +38,7 @@ def build_trainer(
         plan: The plan.
         run: The run folder.
         callbacks: The trainer's.
-        fast: Prepare the rows on the fast path where it gives what the trainer's own preparation gives.
+        fast: Prepare the rows on the fast path where they are many, and it gives what the trainer's own gives.
         report: Is told how the fast path fared with the rows ("train", "eval").
 
     Raises:
@@ -47,6 +51,7 @@ def build_trainer(
         plan.model.location, revision=plan.model.revision, chat_template=plan.recipe["chat_template"]
     )
     rows = {name: _read(run / path) for name, path in _paths(plan).items()}
+    fast = fast and sum(map(len, rows.values())) >= WORTH
     results = {name: _prepare_fast(name, given, plan, tokenizer) for name, given in rows.items()} if fast else {}
     if report:
         report(results)

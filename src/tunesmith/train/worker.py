@@ -135,7 +135,7 @@ class Worker:
             for name, got in results.items()
         }
         self.log.write("rows", **told)
-        if all(got.dataset is not None for got in results.values()):
+        if results and all(got.dataset is not None for got in results.values()):
             self.prepared_by = (
                 f"tunesmith's fast path ({results['train'].encoder}), held against {library()} on a sample"
             )
