@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -120,8 +120,8 @@ def _check(arguments: argparse.Namespace) -> None:
 def _cluster(arguments: argparse.Namespace) -> Cluster | None:
     if arguments.executor == "local" and not arguments.write_pipeline:
         return None
-    where = "slurm" if arguments.slurm else "ray" if arguments.ray else "local"
-    return Cluster(where=where, tasks=arguments.tasks, partition=arguments.slurm)  # type: ignore[arg-type]
+    where: Literal["local", "slurm", "ray"] = "slurm" if arguments.slurm else "ray" if arguments.ray else "local"
+    return Cluster(where=where, tasks=arguments.tasks, partition=arguments.slurm)
 
 
 def _write_pipeline(output: Output, settings: PreparationSettings, arguments: argparse.Namespace) -> int:

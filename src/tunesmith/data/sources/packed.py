@@ -176,11 +176,7 @@ class _Unpacked(io.RawIOBase):
     def _guarded(self, step: Callable[[], Any]) -> Any:
         try:
             return step()
-        except FindingsError:
-            raise
-        except Exception as error:
-            if not isinstance(error, _damage()):
-                raise
+        except _damage() as error:
             problem = f"The {self._packing} file is damaged or cut off: {str(error).rstrip('.') or 'no end'}."
             raise FindingsError([finding("D001", self._name, error=problem, place="the file")]) from None
 
