@@ -87,10 +87,15 @@ PLAIN_ROWS = st.dictionaries(PLAIN_KEYS, PLAIN_VALUES | CHATS, max_size=4)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(PLAIN_ROWS.map(json.dumps) | BROKEN, min_size=1, max_size=8), st.integers(0, 8))
-@example(['{"a": [{"b": 1}, {"c": null}]}', '{"a": [{"b": 1, "b": 2}, {"c": null}]}', '{"a": [{"b": {}}, 1]}'], 3)
-@example(['{"a": {"b": {"a": 1}}}', '{"a": {"b": 1}}', '{"a": 3}', '{"a": {}}', '{"a": []}', '{"a": null}', "[]"], 7)
-def test_a_template_tells_rows_that_fit_from_others(lines: list[str], known: int) -> None:
+@given(st.lists(PLAIN_ROWS.map(json.dumps) | BROKEN, min_size=1, max_size=8), st.integers(0, 8), st.booleans())
+@example(
+    ['{"a": [{"b": 1}, {"c": null}]}', '{"a": [{"b": 1, "b": 2}, {"c": null}]}', '{"a": [{"b": {}}, 1]}'], 3, False
+)
+@example(
+    ['{"a": {"b": {"a": 1}}}', '{"a": {"b": 1}}', '{"a": 3}', '{"a": {}}', '{"a": []}', '{"a": null}', "[]"], 7, False
+)
+@example(["3", "{}"], 0, True)
+def test_a_template_tells_rows_that_fit_from_others(lines: list[str], known: int, plain: bool) -> None:
     """The template is made of the first rows; it mustn't take any other row for one that fits."""
     path = Path("rows.jsonl")
     everything = ['{"plain": 1}'] * 5 + lines + lines[:known] * 2
@@ -101,7 +106,7 @@ def test_a_template_tells_rows_that_fit_from_others(lines: list[str], known: int
     if template is None or not can_answer(template, tally.questions):
         return
     with _connection() as connection:
-        counter = KnownCounter(connection, template)
+        counter = KnownCounter(connection, template, plain=plain)
         (segment,) = segments([("", path, "rows.jsonl")])
         answer = counter.ask(segment, tally.questions)
         assert counter.add(answer, tally) is None
@@ -139,6 +144,17 @@ def test_duckdb_and_python_agree(lines: list[str], end: str) -> None:
     path = Path("rows.jsonl")
     path.write_bytes((f'{{"plain": 1}}{end}' * 30 + end.join(lines)).encode("utf-8", "surrogatepass"))
     same(path)
+
+
+def test_rows_that_often_lack_a_value_are_counted_too() -> None:
+    rows = [{"a": number, "b": "x" if number % 2 else None} for number in range(900)]
+    path = Path("rows.jsonl")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    same(path)
+    with _connection() as connection:
+        (segment,) = segments([("", path, "rows.jsonl")])
+        answer = KnownCounter(connection, template_of(rows)).ask(segment, Questions())
+    assert (sorted(group[3] for group in answer.groups), answer.others) == ([450, 450], [])
 
 
 def test_the_structural_pass_of_lines_is_duckdbs_and_that_of_a_table_is_streamed() -> None:

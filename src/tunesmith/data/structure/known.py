@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..rows import Row
 from ..shape import PLACES, Ordered, Shape, as_text, shape_of
 from ..sources.json_text import Reader
+from .planned import Planned
 from .segments import Segment
 from .tally import Questions, Tally
 from .template import Template, united
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _READ: Final = 500  # other lines of a segment that Python reads
+_MORE: Final = 100  # other lines of a segment that cost less to read than asking for types
 _LEARNT: Final = 200  # other lines that are looked at for more places
 
 
@@ -45,10 +47,11 @@ class Answer:
 class KnownCounter:
     """Counts segment after segment; what doesn't fit its template is handed back, after a try to learn from it."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, template: Template | None) -> None:
-        """Count by `connection`; with no template, nothing fits."""
-        self._connection = connection
+    def __init__(self, connection: duckdb.DuckDBPyConnection, template: Template | None, *, plain: bool = True) -> None:
+        """Count by `connection`; with no template, nothing fits. While rows allow it, queries are `plain`."""
+        self._queries = Planned(connection)
         self._seen: set[Shape] = set()
+        self._plain = plain
         self.template = template
 
     def ask(self, segment: Segment, questions: Questions) -> Answer:
@@ -56,11 +59,17 @@ class KnownCounter:
         if self.template is None:
             return Answer(segment, None, questions, [], segment.table["place"].to_pylist())
         asked, template = _asked(questions, segment), self.template
-        with self._connection.cursor() as cursor:
-            cursor.register("segment", segment.table)
-            groups = cursor.execute(query(template, asked, loose=segment.is_loose)).fetchall()
+        groups = self._groups(segment, template, asked)
         others = sorted(index for group in groups if group[0] is None for index in group[2])
         return Answer(segment, template, asked, [group for group in groups if group[0] is not None], others)
+
+    def _groups(self, segment: Segment, template: Template, asked: Questions) -> list[Any]:
+        if self._plain:
+            groups = self._queries.rows(query(template, asked, loose=segment.is_loose, plain=True), segment.table)
+            if sum(rows for code, _, _, rows, *_ in groups if code is None) <= _MORE:
+                return groups
+            self._plain = False
+        return self._queries.rows(query(template, asked, loose=segment.is_loose, plain=False), segment.table)
 
     def add(self, answer: Answer, tally: Tally) -> Segment | None:
         """Add a segment's rows to a tally, and give those that don't fit and weren't few enough to be read at once."""

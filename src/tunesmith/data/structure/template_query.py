@@ -45,8 +45,11 @@ def _speaker(node: Node, role: str) -> Node | None:
 
 
 @lru_cache(maxsize=16)
-def query(template: Template, asked: Questions, *, loose: bool) -> str:
-    """The rows' codes with answers, counted; each level of queries uses the columns of the one below."""
+def query(template: Template, asked: Questions, *, loose: bool, plain: bool) -> str:
+    """The rows' codes with answers, counted; each level of queries uses the columns of the one below.
+
+    A `plain` query asks for no types, so rows with something null or absent don't fit.
+    """
     nodes = template.nodes
     spec = json.dumps(template.root.spec, ensure_ascii=False)
     odd = TRAILING if loose else "false"
@@ -60,17 +63,17 @@ def query(template: Template, asked: Questions, *, loose: bool) -> str:
     levels = [[f"{_values(node, nodes)} c{node.number}" for node in deep[depth]] for depth in sorted(deep)]
     levels.append([f"{_held(node)} q{node.number}" for node in nodes])
     levels.append([f"{_doubt(node)} d{node.number}" for node in nodes])
-    levels.append(
-        [f"case when d{node.number} then try(json_type(line, '{node.path}')) end t{node.number}" for node in nodes]
-    )
-    levels.append([f"{_places(node)} n{node.number}, {_kinds(node)} k{node.number}" for node in nodes])
+    levels += [] if plain else _types(nodes)
+    levels.append([f"{_places(node, plain)} n{node.number}, {_kinds(node, plain)} k{node.number}" for node in nodes])
     many = [node.number for node in nodes if node.many]
     levels.append([f"list_min(k{number}) l{number}, list_max(k{number}) h{number}" for number in many])
     for level in filter(None, levels):
         rows = f"select *, {', '.join(level)} from ({rows})"
     total = " + ".join(f"n{node.number}" for node in nodes)
-    fits = f"not odd and size + 1 = {total} and {_code(template.root)} = '5'"
-    rows = f"select *, case when {fits} then {' || '.join(map(_code, nodes))} end code from ({rows})"
+    sure = "".join(f" and not d{node.number}" for node in nodes) if plain else ""
+    fits = f"not odd and size + 1 = {total} and {_code(template.root, plain)} = '5'{sure}"
+    codes = " || ".join(_code(node, plain) for node in nodes)
+    rows = f"select *, case when {fits} then {codes} end code from ({rows})"
     listed = "".join(f", case when code is not null then {answer} end" for answer in _answers(template, asked))
     return f"""
         select code, min(place, {PLACES}) filter (where code is not null), list(place) filter (where code is null),
@@ -110,18 +113,33 @@ def _doubt(node: Node) -> str:
     return f"({missing} or greatest({proofs}) < q{node.number})"
 
 
-def _places(node: Node) -> str:
+def _types(nodes: Sequence[Node]) -> list[list[str]]:
+    """The types of the nodes in doubt, as columns; one parse of the line answers for all outside of lists."""
+    single = [node for node in nodes if not node.many]
+    doubts = " or ".join(f"d{node.number}" for node in single)
+    paths = ", ".join(f"'{node.path}'" for node in single)
+    lists = [node for node in nodes if node.many]
+    return [
+        [f"case when {doubts} then try(json_type(line, [{paths}])) end t"]
+        + [f"case when d{node.number} then try(json_type(line, '{node.path}')) end t{node.number}" for node in lists],
+        [f"case when d{node.number} then t[{index}] end t{node.number}" for index, node in enumerate(single, 1)],
+    ]
+
+
+def _places(node: Node, plain: bool) -> str:
     """How many values stand at a node."""
     number = node.number
     asked = f"coalesce(len(t{number}), 0)" if node.many else f"(t{number} is not null)::bigint"
-    return f"case when d{number} then {asked} else {_wanted(node)} end"
+    return _wanted(node) if plain else f"case when d{number} then {asked} else {_wanted(node)} end"
 
 
-def _kinds(node: Node) -> str:
-    """What kinds of values stand at a node: one, or their list."""
+def _kinds(node: Node, plain: bool) -> str:
+    """What kinds of values stand at a node: a number, or their list."""
     number = node.number
     if node.kind == "scalar":
         return f"list_transform(c{number}, lambda v: {_kind('v')})" if node.many else _kind(f"c{number}")
+    if plain:
+        return "[5]" if node.many else "5"
     own = "'OBJECT'" if node.kind == "object" else "'ARRAY'"
     return (
         f"list_transform(t{number}, lambda v: {_kind_of_type('v', own)})"
@@ -131,7 +149,7 @@ def _kinds(node: Node) -> str:
 
 
 def _kind(value: str) -> str:
-    """The character for the JSON of a text, number or boolean; 9 for anything else but null."""
+    """The number for the JSON of a text, number or boolean; 9 for anything else but null."""
     text = f"{value}::varchar"
     number = f"({text} between '0' and ':' or {text} >= '-0' and {text} < '-:') and strlen({text}) < {_DIGITS}"
     return (
@@ -148,17 +166,19 @@ def _kind_of_type(value: str, own: str) -> str:
     return f"case {value} when {own} then 5 {kinds} else 9 end"
 
 
-def _code(node: Node) -> str:
+def _code(node: Node, plain: bool) -> str:
     """A node's character of a row's code; null for what the template can't tell."""
     number = node.number
     low, high = (f"l{number}", f"h{number}") if node.many else (f"k{number}", f"k{number}")
+    kinds = " ".join(f"when {kind} then '{kind}'" for kind in (1, 2, 3, 5))
     code = (
         f"case when n{number} = 0 then '-' when {low} is null then '0' "
-        f"when {high} < 9 and {low} = {high} then {low}::varchar when {high} < 5 then 'm' end"
+        f"when {low} = {high} then case {low} {kinds} end when {high} < 5 then 'm' end"
     )
     if node.kind == "scalar":
         return code
-    return f"case when d{number} then {code} when n{number} = 0 then '-' else '5' end"
+    known = f"case when n{number} = 0 then '-' else '5' end"
+    return known if plain else f"case when d{number} then {code} else {known} end"
 
 
 def _answers(template: Template, asked: Questions) -> Iterator[str]:
