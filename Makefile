@@ -36,6 +36,7 @@ test-fast: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/memory_tables.py
 	$(TEST_ENV) $(BIN)/python -m tests.support.planted_page
 
 bench: $(VENV)/.installed-dev
@@ -44,6 +45,9 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.data_structure
 	$(BIN)/python -m benchmarks.data_tokens
 	$(BIN)/python -m benchmarks.data_duplicates
+	$(BIN)/python -m benchmarks.plan
+	$(BIN)/python -m benchmarks.memory_exact
+	$(BIN)/python -m benchmarks.memory
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,10 +25,12 @@ numbers in brackets are arguments that may be left out. Contestants take turns, 
 round, after a round that isn't counted; the medians count. A result is written to `benchmarks/results/`, and
 `make docs` makes this page of what is there.
 """
+_CHOICE, _MANY = re.compile(r"\{\w+:[^|}]*\|([^}]*)\}"), r"\1"  # of words for one and for many
 _LETTERS = {
     "D": "Data",
     "T": "Tokens and template",
     "P": "Plan",
+    "H": "Hub and jobs",
     "R": "Run",
     "E": "Evaluation",
     "X": "Export",
@@ -50,7 +53,7 @@ def rules_page() -> str:
             "",
             f"### {rule.code} {rule.title}",
             "",
-            f"*{rule.severity}* · `{rule.what}`",
+            f"*{rule.severity}* · `{_CHOICE.sub(_MANY, rule.what)}`",
             "",
             rule.why,
             "",
@@ -64,10 +67,18 @@ def rules_page() -> str:
 def cli_page() -> str:
     """The help of every verb."""
     environment = {**os.environ, "COLUMNS": "100"}
-    pages = ["# Command line", "", "```text", _help([], environment), "```"]
+    pages = ["# Command line", "", "```text", _help([], environment), "```", "", _ANSWERS]
     for verb in VERBS:
         pages += ["", f"## {verb}", "", "```text", _help([verb], environment), "```"]
     return "\n".join(pages) + "\n"
+
+
+_ANSWERS = """\
+Exit codes: 0 done, 1 findings of severity error, 2 usage, 3 the machine lacks something, 130 stopped. With `--json` the
+record is printed on stdout; a command that ends with an error prints one of the error there instead, whatever the verb:
+`{"error": {"what": ..., "why": ..., "fix": ...}, "findings": [...]}`. The findings, each with `code`, `severity`,
+`where`, `what` and `fix`, are those that the command was refused for; other errors have none. Words for people stand on
+stderr in either case."""
 
 
 def _help(words: list[str], environment: dict[str, str]) -> str:
@@ -86,8 +97,15 @@ def benchmarks_page() -> str:
         if own and said:
             title, command, *text = said.split("\n\n")
             pages += [f"## {name}", title, f"```console\n$ {command}\n```", *text]
-            pages += [f"### {result['name']}\n\n{benchmark_result(result)}" for result in own]
+            pages += [_told(result) for result in own]
     return "\n\n".join(page.strip() for page in pages) + "\n"
+
+
+def _told(result: dict[str, Any]) -> str:
+    """A contest's table; errors of an estimate are told in its own page."""
+    if "ratio_to_ours" not in result:
+        return f"Results: `benchmarks/results/{result['name']}.json`, told in [memory.md](memory.md)."
+    return f"### {result['name']}\n\n{benchmark_result(result)}"
 
 
 def benchmark_result(result: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import re
 import secrets
+import tempfile
 from collections.abc import Callable
 from collections.abc import Mapping as Columns
 from datetime import UTC, datetime
@@ -26,10 +27,7 @@ from .files import disk_errors, make_folder, write_atomic
 from .models.facts import model_facts
 from .models.light import LightTokenizer
 from .models.source import locate
-from .plan.hardware import local_hardware
-from .plan.preflight import check_method
-from .plan.resolve import resolve
-from .plan.rows import UNKNOWN_CONTEXT, Rows, gather_rows
+from .plan.make import make
 from .progress import Progress, silent
 from .recipe import Recipe
 from .recipe.schema import Evaluation, Export, Mapping, Method
@@ -45,6 +43,7 @@ from .records import (
     PreparationSettings,
     Receipt,
     RunRecord,
+    Wanted,
 )
 from .rules import refuse_errors
 
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from .data.sources import Spec
 
 RUNS = Path("runs")
+_PROBE_STEPS = 6
 
 
 def _nobody(_event: Event) -> None:
@@ -66,7 +66,7 @@ def inspect(
     model: str | None = None,
     revision: str | None = None,
     mapping: Mapping | None = None,
-    keep: Columns[str, bool | int | float | str] | None = None,
+    keep: Columns[str, Wanted] | None = None,
     chat_template: str | None = None,
     max_length: int | None = None,
     bad_rows: Literal["error", "drop"] = "error",
@@ -161,25 +161,56 @@ def push_data(folder: Path, record: Preparation, name: str) -> str:
     return push(folder, record, name)
 
 
-def make_plan(recipe: Recipe, *, run: str = "run") -> Plan:
+def make_plan(
+    recipe: Recipe,
+    *,
+    run: str = "run",
+    exact: bool = False,
+    compare: bool = False,
+    live: bool = False,
+    probe: bool = False,
+    listen: Callable[[Event], None] = _nobody,
+) -> Plan:
     """Resolve a recipe, writing nothing.
 
+    Args:
+        recipe: The recipe.
+        run: The run's name.
+        exact: Take the memory from the trainer's own step under fake tensors.
+        compare: Also say what the run would take on the machines of all price tables.
+        live: Ask the Hub for the prices of today.
+        probe: Train a few steps here, and take the time from these.
+        listen: Is told what the probe does.
+
     Raises:
-        UsageError, FindingsError: the recipe's data or model can't be used.
+        UsageError, FindingsError, EnvironmentLacksError: the recipe's data, model or machine can't be used.
     """
-    return _plan(recipe, run)[0]
+    made = make(recipe, run=run, folder=RUNS, exact=exact, compare=compare, live=live)
+    return made.at_speed(_probed(recipe, listen)).plan if probe else made.plan
 
 
-def _plan(recipe: Recipe, run: str) -> tuple[Plan, Rows]:
-    refuse_errors(check_method(recipe.method))
-    source = locate(recipe.model, recipe.revision)
-    facts = model_facts(source)
-    rows = gather_rows(recipe, LightTokenizer(source.folder, recipe.chat_template), facts.context or UNKNOWN_CONTEXT)
-    return resolve(recipe, rows, facts, local_hardware(), run=run), rows
+def _probed(recipe: Recipe, listen: Callable[[Event], None]) -> float:
+    """Seconds of an optimizer step, by a few that are trained here and thrown away."""
+    if recipe.launch.on != "local":
+        raise UsageError(
+            f"A run on {recipe.launch.on} can't be probed here.",
+            why="Steps on this machine say nothing of another one.",
+            fix="Plan without --probe; the run's first steps will say what time is left.",
+        )
+    few = {"max_steps": _PROBE_STEPS, "eval_strategy": "no", "save_strategy": "no", "report_to": "none"}
+    probe = recipe.model_copy(update={"training": recipe.training | few})
+    with tempfile.TemporaryDirectory() as folder:
+        record = train_run(prepare_run(probe, Path(folder) / "probe"), listen)
+    assert record.first_steps is not None  # a run of several steps measures them
+    return record.first_steps.step_seconds
 
 
-def prepare_run(recipe: Recipe, folder: Path | None = None) -> Path:
+def prepare_run(
+    recipe: Recipe, folder: Path | None = None, *, exact: bool = False, compare: bool = False, live: bool = False
+) -> Path:
     """Write a run folder that the worker can train: recipe, plan, rows and records. Returns the folder.
+
+    `exact`, `compare` and `live` are those of `make_plan`.
 
     Raises:
         UsageError: the folder is in use.
@@ -188,7 +219,9 @@ def prepare_run(recipe: Recipe, folder: Path | None = None) -> Path:
     """
     wanted = _free_folder(folder) if folder else (RUNS / run_name(recipe)).resolve()
     # Trackio keeps all runs of a project under one name each: two folders of one name must not be taken for one run.
-    made, rows = _plan(recipe, f"{wanted.name}-{secrets.token_hex(2)}")
+    name = f"{wanted.name}-{secrets.token_hex(2)}"
+    resolved = make(recipe, run=name, folder=wanted, trains=True, exact=exact, compare=compare, live=live)
+    made, rows = resolved.plan, resolved.rows
     refuse_errors(made.findings)
     folder = _claim(wanted) if folder else _claim_any(wanted)
     write_atomic(folder / "recipe.yaml", yaml.safe_dump(made.recipe, sort_keys=False, allow_unicode=True))

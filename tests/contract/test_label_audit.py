@@ -189,7 +189,7 @@ def test_t005_no_chat_template(tokenizer: Any) -> None:
 
 def test_t008_rows_that_the_template_refuses(tokenizer: Any) -> None:
     rows = [*PAIRS[:3], {"prompt": [user("a"), {"role": "tool", "content": "b"}], "completion": [assistant("c")]}]
-    with pytest.raises(FindingsError, match=r"T008 .*1 rows .*Unknown role: tool.* \(rows 9\)") as caught:
+    with pytest.raises(FindingsError, match=r"T008 .*1 row .*Unknown role: tool.* \(row 9\)") as caught:
         audit(rows, "prompt-completion", tokenizer, training={}, places=[2, 4, 6, 9])
     assert caught.value.findings[0].code == "T008"
 

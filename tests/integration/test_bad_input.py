@@ -145,7 +145,7 @@ def test_rows_that_cannot_be_trained_on(kind: str, capsys: Capture) -> None:
     out, err = capsys.readouterr()
     plan = json.loads(out)
     assert plan["train"]["rows"] + plan["eval"]["rows"] == 40
-    assert re.search(rf"warning D014 rows\.jsonl: 1 of 41 rows were dropped.*{code}", err), err
+    assert re.search(rf"warning D014 rows\.jsonl: 1 of 41 rows was dropped.*{code}", err), err
 
 
 def test_wrong_columns(capsys: Capture) -> None:
@@ -190,7 +190,9 @@ class TestModels:
     def test_without_weights(self, capsys: Capture) -> None:
         self.small("*.safetensors")
         write_recipe(model="./small")
-        assert "has no model.safetensors" in plan_refused(capsys, code=2)
+        assert main(["plan", "recipe.yaml"]) == 0
+        assert "planned from config.json alone" in capsys.readouterr().err
+        assert "has no model.safetensors" in refused(capsys, "train", "recipe.yaml", code=2)
 
     def test_with_weights_cut_off(self, capsys: Capture) -> None:
         weights = self.small() / "model.safetensors"

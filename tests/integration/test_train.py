@@ -87,6 +87,12 @@ def test_a_run_leaves_a_model_its_events_and_a_record_that_agrees_with_the_plan(
     assert record.pid is None
     assert record.peak_memory is not None
     assert record.peak_memory > 50_000_000
+    assert record.first_steps is not None
+    assert record.first_steps.step == 6
+    assert record.first_steps.planned == plan.memory.allocated
+    assert record.first_steps.difference is None  # libraries take more than a plan this small
+    assert 0 < record.first_steps.remaining.likely < 60
+    assert [event.step for event in read_events(undisturbed) if event.kind == "pace"] == [6]
     assert record.audit is not None
     assert record.audit.rows_kept == plan.train.rows
     assert record.audit.rows_without_stop == 0
@@ -299,10 +305,26 @@ def test_fewer_trained_parameters_than_planned_are_an_error(tmp_path: Path) -> N
     with pytest.raises(TunesmithError, match="R002"):
         pipeline.train_run(run)
 
-    experts = plan.model.model_copy(update={"experts": True})
-    plan.model_copy(update={"parameters_trained": plan.parameters_trained + 1, "model": experts}).save(run)
+    rough = plan.model.model_copy(update={"rough": True})
+    plan.model_copy(update={"parameters_trained": plan.parameters_trained + 1, "model": rough}).save(run)
     RunRecord.load(run).model_copy(update={"findings": []}).save(run)
     assert [found.severity for found in pipeline.train_run(run).findings if found.code == "R002"] == ["warning"]
+
+
+def test_first_steps_that_differ_from_the_plan_are_said(tmp_path: Path) -> None:
+    run = prepare(tmp_path, max_steps=8)
+    plan = Plan.load(run)
+    foreseen = plan.memory.model_copy(update={"allocated": 8 * 10**9})
+    launch = {**plan.recipe["launch"], "timeout": 1e-9}
+    plan.model_copy(update={"memory": foreseen, "recipe": {**plan.recipe, "launch": launch}}).save(run)
+    record = pipeline.train_run(run)
+    found = {one.code: one for one in record.findings}
+    assert "from the 8.0 GB planned" in found["R007"].what
+    assert found["R007"].severity == found["R008"].severity == "warning"
+    assert record.first_steps is not None
+    assert record.first_steps.step == 6
+    assert record.first_steps.difference is not None
+    assert -1 < record.first_steps.difference < -0.5
 
 
 def test_rows_that_training_would_drop_are_an_error(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A Hub on the loopback interface, with the routes that its clients use to read models and datasets."""
+"""A Hub on the loopback interface, with the routes that its clients use to read: models, datasets, accounts, prices."""
 
 from __future__ import annotations
 
@@ -6,13 +6,65 @@ import contextlib
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def account(
+    name: str, role: str = "write", *, orgs: Mapping[str, str] | None = None, **scopes: list[str]
+) -> dict[str, object]:
+    """What whoami-v2 answers: an account, its token's role, its role in organisations, and a fine token's scopes."""
+    scoped = [
+        {"entity": {"_id": "1", "type": "user", "name": entity}, "permissions": permissions}
+        for entity, permissions in scopes.items()
+    ]
+    fine = (
+        {"fineGrained": {"canReadGatedRepos": False, "global": [], "scoped": scoped}} if role == "fineGrained" else {}
+    )
+    return {
+        "type": "user",
+        "name": name,
+        "canPay": True,
+        "orgs": [{"type": "org", "name": org, "roleInOrg": held} for org, held in (orgs or {}).items()],
+        "auth": {"type": "access_token", "accessToken": {"displayName": "test", "role": role, **fine}},
+    }
+
+
+def flavor(name: str, dollars_an_hour: float, ram: str, accelerator: tuple[str, int, str] | None) -> dict[str, object]:
+    """One entry of jobs/hardware, billed by the minute; `accelerator` is model, quantity and memory of all."""
+    chip = None
+    if accelerator:
+        model, quantity, memory = accelerator
+        maker = {"type": "gpu", "manufacturer": "Nvidia"}
+        chip = {**maker, "model": model, "quantity": str(quantity), "vram": memory}
+    return {
+        "name": name,
+        "prettyName": name,
+        "cpu": "8 vCPU",
+        "ram": ram,
+        "ephemeralStorage": "200 GB",
+        "accelerator": chip,
+        "unitCostMicroUSD": round(dollars_an_hour / 60 * 1e6),
+        "unitCostUSD": round(dollars_an_hour / 60, 6),
+        "unitLabel": "minute",
+    }
+
+
+HARDWARE = (
+    flavor("cpu-basic", 0.01, "16 GB", None),
+    flavor("t4-small", 0.40, "15 GB", ("T4", 1, "16 GB")),
+    flavor("a10g-small", 1.00, "15 GB", ("A10G", 1, "24 GB")),
+    flavor("a10g-large", 1.50, "46 GB", ("A10G", 1, "24 GB")),
+    flavor("l40sx1", 1.80, "62 GB", ("L40S", 1, "48 GB")),
+    flavor("a100-large", 2.50, "142 GB", ("A100", 1, "80 GB")),
+    flavor("h200x8", 40.00, "2048 GB", ("H200", 8, "1128 GB")),
+)
+"""A part of what Jobs offered in November 2026; what its documentation doesn't give (cores, disk) is made up."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +76,20 @@ class Repo:
         revisions: Other branches and commits -> their files.
         token: Who has it not is told that there is no such repository.
         error: The error code that every request is answered with, such as GatedRepo.
+        private: Whether only `readers` and `writers` see it.
+        gated: Whether only `readers` and `writers` get its files; everybody sees that it is there.
+        readers: Tokens that may read it where it is private or gated.
+        writers: Tokens that may write to it.
     """
 
     folder: Path
     revisions: Mapping[str, Path] = field(default_factory=dict)
     token: str | None = None
     error: str | None = None
+    private: bool = False
+    gated: bool = False
+    readers: frozenset[str] = frozenset()
+    writers: frozenset[str] = frozenset()
 
     def at(self, revision: str) -> tuple[str, Path] | None:
         """The commit and the files of a revision."""
@@ -45,6 +105,10 @@ class Repo:
 
 class _Handler(BaseHTTPRequestHandler):
     repos: dict[str, Repo]  # by the path below the address: "someone/model", "datasets/someone/rows"
+    accounts: Mapping[str, dict[str, object]]  # by token
+    hardware: Sequence[dict[str, object]]
+
+    _posted: bytes
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -59,15 +123,25 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         self._posted = self.rfile.read(length)
         path = unquote(self.path.partition("?")[0]).removeprefix("/api").removeprefix("/models").strip("/")
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if token and self.accounts and token not in self.accounts:
+            self._refuse(401, "Invalid credentials in Authorization header")
+            return
+        if path in ("whoami-v2", "jobs/hardware"):
+            self._service(path, token)
+            return
         name = next((name for name in self.repos if f"{path}/".startswith(f"{name}/")), None)
         repo = self.repos[name] if name else None
-        if name is None or repo is None or (repo.token and self.headers.get("Authorization") != f"Bearer {repo.token}"):
-            self._refuse(401 if repo else 404, "RepoNotFound")
-            return
-        if repo.error:
-            self._refuse({"GatedRepo": 403, "RepoNotFound": 401}.get(repo.error, 500), repo.error)
-            return
-        parts = path.removeprefix(name).strip("/").split("/")
+        parts = path.removeprefix(name or "").strip("/").split("/")
+        refusal = (404, "RepoNotFound") if repo is None else _refusal(repo, token, parts)
+        if name is None or repo is None or refusal:
+            self._refuse(*(refusal or (404, "RepoNotFound")))
+        elif parts[0] == "auth-check":
+            self._json({})
+        else:
+            self._repository(name, repo, parts, body=body)
+
+    def _repository(self, name: str, repo: Repo, parts: list[str], *, body: bool) -> None:
         action, revision, *rest = parts if len(parts) > 1 else ("revision", "main")
         found = repo.at(revision)
         if found is None:
@@ -87,15 +161,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._json([_entry(folder, folder / name) for name in asked if name and (folder / name).exists()])
         else:
             siblings = [{"rfilename": path.relative_to(folder).as_posix()} for path in _files(folder)]
-            self._json(
-                {
-                    "id": name.removeprefix("datasets/"),
-                    "sha": commit,
-                    "private": False,
-                    "tags": [],
-                    "siblings": siblings,
-                }
-            )
+            about = {"private": repo.private, "gated": "auto" if repo.gated else False, "tags": []}
+            self._json({"id": name.removeprefix("datasets/"), "sha": commit, **about, "siblings": siblings})
+
+    def _service(self, path: str, token: str) -> None:
+        if path == "jobs/hardware":
+            self._json(list(self.hardware))
+        elif token in self.accounts:
+            self._json(self.accounts[token])
+        else:
+            self._refuse(401, "")
 
     def _tree(self, folder: Path, below: str) -> None:
         if not (folder / below).is_dir():
@@ -141,6 +216,24 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+def _refusal(repo: Repo, token: str, parts: list[str]) -> tuple[int, str] | None:
+    """Status and error code of what may not be seen, read or written with this token."""
+    may_read = token in repo.readers | repo.writers
+    if repo.token and token != repo.token:
+        return 401, "RepoNotFound"
+    if repo.error:
+        return {"GatedRepo": 403, "RepoNotFound": 401}.get(repo.error, 500), repo.error
+    if repo.private and not may_read:
+        return 404 if token else 401, "RepoNotFound"
+    if repo.gated and not may_read and parts[0] in ("auth-check", "resolve"):
+        return 403, "GatedRepo"
+    return (403, "") if parts == ["auth-check", "write"] and token not in repo.writers else None
+
+
+def _repo(held: Path | str | Repo) -> Repo:
+    return held if isinstance(held, Repo) else Repo(Path(), error=held) if isinstance(held, str) else Repo(held)
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
@@ -152,12 +245,25 @@ def _entry(folder: Path, path: Path) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def serve(models: Mapping[str, Path | str], datasets: Mapping[str, Repo] | None = None) -> Iterator[str]:
-    """The address of a Hub with `models`, name -> folder or the error code that it answers with, and `datasets`."""
-    repos = {
-        name: Repo(Path(), error=held) if isinstance(held, str) else Repo(held) for name, held in models.items()
-    } | {f"datasets/{name}": repo for name, repo in (datasets or {}).items()}
-    handler = type("Handler", (_Handler,), {"repos": repos})
+def serve(
+    models: Mapping[str, Path | str | Repo],
+    datasets: Mapping[str, Repo] | None = None,
+    *,
+    accounts: Mapping[str, dict[str, object]] | None = None,
+    hardware: Sequence[dict[str, object]] = HARDWARE,
+) -> Iterator[str]:
+    """The address of a Hub.
+
+    Args:
+        models: Name -> repository, its folder, or the error code that it answers with.
+        datasets: Name -> repository.
+        accounts: Token -> account.
+        hardware: What Jobs offers, with prices.
+    """
+    repos = {name: _repo(held) for name, held in models.items()} | {
+        f"datasets/{name}": repo for name, repo in (datasets or {}).items()
+    }
+    handler = type("Handler", (_Handler,), {"repos": repos, "accounts": accounts or {}, "hardware": hardware})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

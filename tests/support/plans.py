@@ -48,7 +48,7 @@ def rows_of(recipe: Recipe) -> Rows:
 
 def make_plan(recipe: Recipe, hardware: Hardware = CPU, model: ModelFacts | None = None) -> Plan:
     """The plan of a recipe, on the built-in model unless another is given."""
-    return resolve(recipe, rows_of(recipe), model or model_facts(locate("builtin:small")), hardware, run="r1")
+    return resolve(recipe, rows_of(recipe), model or model_facts(locate("builtin:small")), hardware, run="r1").plan
 
 
 def codes(plan: Plan) -> list[str]:

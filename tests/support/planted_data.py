@@ -218,6 +218,7 @@ DATA_CASES = [
         made(with_row({"prompt": "Which key?", "completion": "It is AKIAQYLPMN5HFIQR7XYA, keep it."}), pushed),
         made(ROWS, pushed),
     ),
+    case("D048", "conversations as JSON text", [{"messages": json.dumps(row["messages"])} for row in CHATS], CHATS),
     Case(
         "D047",
         "more rows than are looked at (limits lowered)",

@@ -179,5 +179,24 @@ QUALITY_CASES = [
         lambda folder: with_task(folder, answer(999), asked()),
     ),
     case("D042", "a pair both ways", [*preferred(), _SWAPPED], preferred()),
+    case(
+        "D049",
+        "a prompt rendered by Alpaca's template",
+        answering("### Instruction:\nAdd 1 and 2.\n\n### Response:\n3"),
+        answering("# Instruction\nAdd 1 and 2, then write a response."),
+    ),
+    case(
+        "D049",
+        "a conversation rendered in ChatML",
+        answering("Yes.<|im_end|>\n<|im_start|>user\nWhy?"),
+        answering("Qwen's models begin a turn with <|im_start|>, and end it with <|im_end|> as others do."),
+    ),
+    case(
+        "D049",
+        "a turn in Llama 2's marks",
+        answering("[INST] Why? [/INST] Rain."),
+        answering("The question stands after an [INST] mark."),
+    ),
+    case("D049", "a stop token behind the answer", answering("Rain.<end_of_turn>"), answering("It is <end_of_turn>?")),
     case("D042", "an answer marked both ways", [*marked(), {**marked()[2], "label": False}], marked()),
 ]

@@ -14,19 +14,24 @@ from tunesmith.records import (
     Choice,
     Column,
     Comparison,
+    CostEstimate,
     DataReport,
     EvalReport,
     Event,
     Finding,
+    FirstSteps,
     Interval,
     LabelAudit,
     Lengths,
     Manifest,
+    MemoryEstimate,
     Plan,
     PreviewRow,
+    Range,
     RunRecord,
     Span,
     Split,
+    TimeEstimate,
     TokenLengths,
     Verdict,
 )
@@ -39,6 +44,8 @@ ROW = {
     "prompt": [{"role": "user", "content": MESSAGE}],
     "completion": [{"role": "assistant", "content": TICKET}],
 }
+
+NOTHING = Range(low=0, likely=0, high=0)
 
 
 def make_audit() -> LabelAudit:
@@ -132,6 +139,15 @@ def make_run() -> RunRecord:
         seconds=31.4,
         tokens=704_512,
         peak_memory=702_000_000,
+        first_steps=FirstSteps(
+            step=6,
+            allocated=1 << 30,
+            reserved=2 << 30,
+            planned=10**9,
+            difference=0.0737,
+            step_seconds=0.1,
+            remaining=Range(low=20, likely=24, high=28),
+        ),
         parameters_trained=157_440,
         audit=make_audit(),
         result="model",
@@ -251,6 +267,24 @@ def write_records(folder: Path, *, leave_out: tuple[str, ...] = (), **plan: Any)
         "tokens_per_step": 2818,
         "epochs": 8.0,
         "parameters_trained": 157_440,
+        "memory": MemoryEstimate(weights=1, gradients=2, optimizer=3, state=6, allocated=10**9),
+        "time": TimeEstimate(
+            start=NOTHING,
+            train=Range(low=30, likely=60, high=90),
+            evaluate=NOTHING,
+            export=NOTHING,
+            total=Range(low=30, likely=60, high=90),
+            tokens_per_second=Range(low=1, likely=2, high=3),
+            step_seconds=Range(low=1, likely=2, high=3),
+            efficiency=Range(low=0.1, likely=0.2, high=0.3),
+            basis="prior",
+        ),
+        "cost": CostEstimate(
+            per_hour=2.5,
+            total=Range(low=1, likely=2, high=4),
+            price_date="2026-11-20",
+            price_source="list of flavors",
+        ),
         "versions": {"transformers": "5.23.0", "trl": "1.16.0", "peft": "0.21.2"},
     }
     written = make_plan(folder, [ROW], **(values | plan))

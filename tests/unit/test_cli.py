@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import io
+import json
 import re
 import subprocess
 import sys
@@ -21,8 +23,8 @@ from tunesmith.rules import FindingsError, finding
 # Every verb with its options. A change here changes what people's scripts mean: say so in CHANGELOG.md.
 OPTIONS = {
     "demo": ["--output", "--json"],
-    "tune": ["--model", "--test", "--method", "--output", "--json"],
-    "init": ["--model", "--test", "--method", "--recipe", "--force", "--json"],
+    "tune": ["--model", "--test", "--method", "--mapping", "--filter", "--bad-rows", "--output", "--json"],
+    "init": ["--model", "--test", "--method", "--mapping", "--filter", "--bad-rows", "--recipe", "--force", "--json"],
     "inspect": [
         "--config",
         "--split",
@@ -41,7 +43,7 @@ OPTIONS = {
         "--html",
         "--json",
     ],
-    "plan": ["--output", "--json"],
+    "plan": ["--output", "--all", "--exact", "--compare", "--probe", "--live", "--json"],
     "prepare": [
         "--config",
         "--split",
@@ -190,8 +192,8 @@ class Failing:
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
-    def add_arguments(self, parser: object) -> None:
-        """None."""
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--json", action="store_true")
 
     def run(self, arguments: object) -> int:
         raise self.error
@@ -269,6 +271,47 @@ def test_several_findings_are_all_told(failing: types.SimpleNamespace, capsys: p
     assert "(and 1 more)" in err
 
 
+@pytest.mark.parametrize("words", [["fail", "--json"], ["fail", "--json", "--debug"]])
+def test_errors_are_a_record_where_json_is_asked_for(
+    words: list[str], failing: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [finding("D002", "a.jsonl", left=""), finding("D006", "b", count=1, field="x", rows=2)]
+    failing.install(FindingsError(found))
+    assert cli.main(words) == 1
+    out, err = capsys.readouterr()
+    made = json.loads(out)
+    assert made.keys() == {"error", "findings"}
+    assert made["error"] == {key: getattr(FindingsError(found), key) for key in ("what", "why", "fix")}
+    assert made["findings"] == [one.model_dump(mode="json") for one in found]
+    assert "error D002 a.jsonl" in err
+
+
+def test_errors_are_a_record_even_of_arguments_that_cant_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", "--json"]) == 2
+    made = json.loads(capsys.readouterr().out)
+    assert made["error"]["what"].startswith("tunesmith inspect: ")
+    assert made["findings"] == []
+    assert cli.main(["inspect", "gone.jsonl", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["what"] == "gone.jsonl isn't there."
+
+
+def test_errors_are_words_alone_where_no_json_is_asked_for(
+    failing: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing.install(UsageError("It failed.", **KNOWN))
+    assert cli.main(["fail", "--", "--json"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_an_answer_that_is_printed_is_followed_by_no_second_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
+    assert cli.main(["inspect", str(path), "--no-quality", "--html", str(tmp_path), "--json"]) != 0
+    assert json.loads(capsys.readouterr().out).keys() >= {"error", "findings"}
+
+
 class TestKeys:
     """Keys of the recipe on the command line."""
 
@@ -287,7 +330,7 @@ class TestKeys:
     def test_are_taken_out(self, words: list[str], rest: list[str], keys: dict[str, str]) -> None:
         assert cli._split_overrides(words, cli.TOP_KEYS) == (rest, keys)
 
-    @pytest.mark.parametrize("words", [["r", "--training.max_steps"], ["--training.max_steps", "--json", "r"]])
+    @pytest.mark.parametrize("words", [["r", "--training.max_steps"], ["--training.max_steps", "--all", "r"]])
     def test_need_a_value(self, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["plan", *words]) == 2
         what, _, fix = told(capsys)
@@ -301,7 +344,7 @@ class TestKeys:
         assert why == "`tunesmith inspect` takes no keys of a recipe."
 
     def test_without_a_dot_are_all_that_no_section_and_no_option_holds(self) -> None:
-        sections = {"data", "adapter", "training", "evaluation", "export", "launch"}
+        sections = {"data", "adapter", "training", "evaluation", "export", "launch", "hub"}
         assert set(Recipe.model_fields) - sections - {"model", "method"} == set(cli.TOP_KEYS)
 
 

@@ -127,6 +127,6 @@ def test_a_pipeline_is_only_written(words: list[str], executor: str, capsys: Cap
     assert f"return {executor}(" in text
     assert "TASKS = 7" in text
     assert ('PARTITION = "cpu"' in text) == ("--slurm" in words)
-    assert "(Compare(job), TASKS)" in text
-    assert "(Union(job), 1)" in text
+    assert '("compare", TASKS)' in text
+    assert '("union", 1)' in text
     assert not Path("out").exists()

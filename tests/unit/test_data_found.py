@@ -11,6 +11,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -91,6 +92,55 @@ def test_d022_a_zip_bomb(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed, "MOST_RATIO", 20)
     assert codes(put("a.jsonl", PACKINGS[ending](b'{"text": "a"}\n' * 200_000)))[0] == "D022"
     assert read(put("b.jsonl", PACKINGS[ending](b'{"text": "a"}\n' * 50_000))).rows[0] == {"text": "a"}
+
+
+@pytest.mark.parametrize("ending", PACKINGS)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_d022_a_bomb_of_one_line_is_refused_before_it_fills_the_memory(
+    name: str, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked: list[int] = []
+
+    class Measured(packed._Unpacked):
+        def _guarded(self, step: Callable[[], Any]) -> Any:
+            made = super()._guarded(step)
+            unpacked.append(len(made) if isinstance(made, bytes) else 0)
+            return made
+
+    monkeypatch.setattr(packed, "_HARMLESS", 4 << 20)
+    monkeypatch.setattr(packed, "MOST_RATIO", 20)
+    monkeypatch.setattr(packed, "_Unpacked", Measured)
+    assert codes(put(name, PACKINGS[ending](b'{"text": "' + b"a" * (64 << 20))))[0] == "D022"
+    # Once for the look at the beginning, once for the rows.
+    assert sum(unpacked) < 12 << 20
+
+
+def test_d022_says_a_zip_archive_itself_before_it_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put("a.jsonl", zipped(b" " * (80 << 20), "a.jsonl"))
+    monkeypatch.setattr(zipfile.ZipFile, "open", None)
+    assert codes(path)[0] == "D022"
+
+
+def test_a_document_is_handed_on_in_pieces() -> None:
+    joined = packed._Joined(b"", io.BytesIO(b"a" * (4 << 20)))
+    assert joined.readinto(bytearray(4 << 20)) == 1 << 20
+
+
+def test_zstd_unpacks_in_small_pieces() -> None:
+    class Frames(io.BytesIO):
+        """Remembers how much was asked for at once."""
+
+        most = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            Frames.most = max(Frames.most, size or 0)
+            return super().read(size)
+
+    text = os.urandom(100_000).hex().encode()
+    reader = packed._Zstd(Frames(PACKINGS["zst"](text) + PACKINGS["zst"](b"end")))
+    assert b"".join(iter(lambda: reader.read(1 << 16), b"")) == text + b"end"
+    # A block of 4 bytes can stand for 128 KiB.
+    assert Frames.most // 4 * (128 << 10) <= packed._HARMLESS
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-be", "utf-32-be", "utf-8-sig"])

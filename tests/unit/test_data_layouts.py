@@ -227,3 +227,62 @@ def test_marks_are_booleans_in_the_dataset_and_slips_are_left_out(tmp_path: Path
         made = run(code)
         assert [row["label"] for row in made] == [bool(number % 2) for number in range(40)]
         assert {type(row["label"]) for row in made} == {bool}
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of all values inside a row."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [*([path] if path else []), *(found for key, inner in items for found in leaves(inner, (*path, key)))]
+
+
+def replaced(row: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A row with another value at a path."""
+    if not path:
+        return value
+    changed = row.copy()
+    changed[path[0]] = replaced(row[path[0]], path[1:], value)
+    return changed
+
+
+def spoiled(row: dict[str, Any]) -> Rows:
+    """The row with each of its values in turn empty, blank or null, each list cut short, and each text copied on."""
+    rows = [replaced(row, path, value) for path in leaves(row) for value in ("", " ", None)]
+    for path in leaves(row):
+        found: Any = row
+        for key in path:
+            found = found[key]
+        if isinstance(found, list):
+            rows += [replaced(row, path, short) for short in ([], found[:-1], found[1:], [*found, found[0]])]
+        if path == ("chosen",):
+            rows.append(replaced(row, ("rejected",), found))
+    return rows
+
+
+@EVERY
+def test_the_printed_code_leaves_out_the_rows_that_cant_be_trained_on(layout: Documented, tmp_path: Path) -> None:
+    for number, bad in enumerate(spoiled(layout.row)):
+        path = tmp_path / f"{number}.jsonl"
+        as_lines(path, [layout.row, bad, layout.row])
+        for verdict in detect(read(str(path)).rows, Mapping(), source=str(path)).verdicts:
+            if verdict.code is None or "training_rows" in verdict.code:
+                continue  # which leaves them out itself
+            shown = exactly(run(verdict.code))
+            wanted = training_rows(str(path), verdict.method, verdict.mapping, verdict.filter)
+            assert shown == exactly(wanted), (bad, verdict.code)
+
+
+@pytest.mark.parametrize(
+    "rejected",
+    [
+        "Go away",
+        [{"role": "tool", "content": "x"}, {"role": "assistant", "content": "Go away"}],
+        [{"role": "user", "content": "x"}, {"role": "assistant", "content": "Go away"}],
+    ],
+)
+def test_pairs_of_unlike_answers_are_left_to_tunesmith(rejected: Any, tmp_path: Path) -> None:
+    row = {"prompt": [TALK[0]], "chosen": [TALK[1]], "rejected": rejected}
+    as_lines(tmp_path / "a.jsonl", [row] * 2)
+    path = str(tmp_path / "a.jsonl")
+    code = detect(read(path).rows, Mapping(), source=path).verdict_of("dpo").code
+    assert code is not None
+    assert "training_rows" in code

@@ -1,13 +1,14 @@
 """Rows for every method: preferences, marks, prompts with references, text; filters, mixed files, rejected rows."""
 
 import json
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tunesmith.data.prepare import Prepared, prepare
+from tunesmith.data.prepare import Prepared, prepare, training_rows
 from tunesmith.data.rows import BadRowError
 from tunesmith.data.sources import RawData
 from tunesmith.data.trl_preparation import as_dataset
@@ -201,8 +202,8 @@ def test_d017_rows_of_another_layout_that_the_method_can_use_are_read_by_it() ->
     assert ("D017", "warning") in codes(done)
     found = next(finding.what for finding in done.findings if finding.code == "D017")
     assert "Most rows are messages" in found
-    assert "1 rows (25.0%) are alpaca (rows 3)" in found
-    assert "1 rows (25.0%) are prompt-completion (rows 4)" in found
+    assert "alpaca in 1 row (25.0%; row 3)" in found
+    assert "prompt-completion in 1 row (25.0%; row 4)" in found
 
 
 def test_d017_mixed_rows_with_several_answers_are_all_messages() -> None:
@@ -216,7 +217,7 @@ def test_d019_a_filter_keeps_rows_with_a_value_and_says_how_many_are_left_out() 
     done = run(rows, filter={"label": True})
     assert done.rows == [{"prompt": [ASK], "completion": [REPLY]}, {"prompt": [ASK], "completion": [WORSE]}]
     assert codes(done) == [("D019", "note")]
-    assert done.findings[0].what == "1 of 3 rows are left out by the recipe's filter (label: true)."
+    assert done.findings[0].what == "1 of 3 rows is left out by the recipe's filter (label: true)."
     assert (done.places, done.dropped, done.filtered) == ([1, 3], 0, 1)
 
 
@@ -249,7 +250,7 @@ def test_rows_that_cant_be_parsed_count_among_the_bad_ones() -> None:
     assert (done.dropped, done.rejected) == (1, broken)
     done = run([TALK], bad_rows="drop", rejected=broken)
     assert codes(done) == [("D014", "warning")]
-    assert done.findings[0].what.startswith("1 of 2 rows were dropped")
+    assert done.findings[0].what.startswith("1 of 2 rows was dropped")
     assert "D001" in done.findings[0].what
 
 
@@ -328,3 +329,16 @@ def test_references_may_be_lists_of_texts() -> None:
     called = {**ASK, "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}
     rows = [{"prompt": [called, ASK], "reference": ["x"]}]
     assert as_dataset(rows).to_list() == rows
+
+
+def test_the_rows_of_a_mixed_file_make_one_dataset(tmp_path: Path) -> None:
+    talk = [said("user", "Hi"), said("assistant", "Hello")]
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    sharegpt = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
+    rows = [{"messages": talk, "tools": tools}, {"prompt": "Hi", "completion": "Hello"}, sharegpt] * 3
+    path = tmp_path / "mixed.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    made = training_rows(str(path))
+    assert [row["messages"] for row in made] == [talk] * 9
+    assert {name for row in made for name in row} == {"messages", "tools"}
+    assert as_dataset(made).column_names == ["messages", "tools"]

@@ -200,3 +200,11 @@ def test_the_limit_stands_where_its_length_is(limit: int, share: float) -> None:
 
 def test_a_limit_beyond_all_rows_is_not_drawn() -> None:
     assert 'class="limit"' not in str(length_histogram(Histogram(edges=[1, 10], rows=[3]), 10))
+
+
+def test_of_thousands_of_columns_the_first_are_shown() -> None:
+    columns = [Column(name=f"column_{number}", type="text", nulls=0, example="x") for number in range(1200)]
+    page = render(full().model_copy(update={"columns": columns}))
+    assert page.count("<code>column_") == 200
+    assert "and 1,000 more" in page
+    assert "and 0 more" not in render(full().model_copy(update={"columns": columns[:200]}))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.data.paths import Path, known_paths, parse, paths_of, quoted, value_of
-from tunesmith.data.shape import Shape, kind_of, shape_of
+from tunesmith.data.shape import kind_of, shape_of
 
 ROW = {
     "answer": "a",
@@ -102,7 +102,9 @@ def test_a_path_to_nowhere_has_no_shape(text: str) -> None:
 
 
 def test_known_paths_go_through_objects() -> None:
-    assert known_paths(shape_of({"b": {"c": {"d": {"e": 1}}}, "a": [{"x": 1}]})) == ["a", "b", "b.c", "b.c.d"]
+    shape = shape_of({"b": {"c": {"d": {"e": 1}}}, "a": [{"x": 1}]})
+    assert known_paths(shape) == ["a", "b", "b.c", "b.c.d", "b.c.d.e"]
+    assert known_paths(shape, 3) == ["a", "b", "b.c", "b.c.d"]
 
 
 KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=".[]{}"), min_size=1, max_size=4)
@@ -156,9 +158,3 @@ def test_a_template_is_put_together_as_its_code_does(parts: list[Any], end: str,
 
 def test_literals_are_written_with_double_quotes() -> None:
     assert quoted({"a": 'b"c', "n": True, "z": 1.5}) == '{"a": "b\\"c", "n": True, "z": 1.5}'
-
-
-def test_the_shape_of_an_index_decides_how_code_reads_it() -> None:
-    path = paths_of("choices[gold]")[0]
-    number = Shape("object", (("choices", Shape("list", items=Shape("text"))), ("gold", Shape("number"))))
-    assert path.code(number) == 'row["choices"][row["gold"]]'

@@ -57,7 +57,7 @@ def test_d015_several_answers_without_marks_are_trained_on_the_last() -> None:
     assert (done.layout, done.loss_on) == ("prompt-completion", "completion")
     assert done.rows[0] == {"prompt": talk[:3], "completion": talk[3:]}
     assert [(finding.code, finding.severity) for finding in done.findings] == [("D015", "note")]
-    assert done.findings[0].what.startswith("1 conversations")
+    assert done.findings[0].what.startswith("1 conversation")
 
 
 def test_alpaca_becomes_a_conversation() -> None:
@@ -155,24 +155,24 @@ def test_a_system_column_doesnt_replace_a_system_message() -> None:
 
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
-    ("D005", {"messages": None}, "1 rows have null in messages (rows 20)."),
-    ("D005", {}, "1 rows have null in messages (rows 20)."),
+    ("D005", {"messages": None}, "1 row has null in messages (row 20)."),
+    ("D005", {}, "1 row has null in messages (row 20)."),
     ("D005", {"messages": [said("user", None), REPLY]}, "null in messages[].content"),
     ("D005", {"messages": [None, REPLY]}, "null in messages[]"),
-    ("D006", {"messages": []}, "1 rows have no messages (rows 20)."),
-    ("D006", {"messages": [REPLY]}, "1 rows have no message before the answer (rows 20)."),
-    ("D007", {"messages": [said("narrator", "x"), REPLY]}, "tool: narrator (rows 20)."),
-    ("D007", {"messages": [{"content": "x"}, REPLY]}, "tool: none (rows 20)."),
-    ("D008", {"messages": [ASK, REPLY, ASK]}, "1 conversations don't end with an assistant message (rows 20)."),
-    ("D012", {"messages": [ASK, said("assistant", " \n")]}, "1 rows have an empty answer (rows 20)."),
-    ("D013", {"messages": "a"}, "1 rows have text in messages, which can't be used there"),
+    ("D006", {"messages": []}, "1 row has no messages (row 20)."),
+    ("D006", {"messages": [REPLY]}, "1 row has no message before the answer (row 20)."),
+    ("D007", {"messages": [said("narrator", "x"), REPLY]}, "tool: narrator (row 20)."),
+    ("D007", {"messages": [{"content": "x"}, REPLY]}, "tool: none (row 20)."),
+    ("D008", {"messages": [ASK, REPLY, ASK]}, "1 conversation doesn't end with an assistant message (row 20)."),
+    ("D012", {"messages": [ASK, said("assistant", " \n")]}, "1 row has an empty answer (row 20)."),
+    ("D013", {"messages": "a"}, "1 row has text in messages, which can't be used there"),
     ("D013", {"messages": [said("user", 3), REPLY]}, "number in messages[].content"),
     ("D013", {"messages": ["a", "b"]}, "text in messages[]"),
     ("D013", {"messages": [said("user", [{"type": "image"}]), REPLY]}, "parts of type image in messages[].content"),
     ("D013", {"messages": [ASK, {"from": "function_call", "value": "f(1)"}, REPLY]}, "other than a JSON call"),
     ("D013", {"messages": [ASK, REPLY], "tools": "{oops"}, "text that isn't JSON in tools"),
-    ("D016", {"messages": [ASK, said("assistant", "b", weight=0)]}, "1 rows mark an answer not to be trained"),
-    ("D016", {"messages": [ASK, said("assistant", "x", weight=0.0), ASK, REPLY]}, "built yet (rows 20)."),
+    ("D016", {"messages": [ASK, said("assistant", "b", weight=0)]}, "1 row marks an answer not to be trained"),
+    ("D016", {"messages": [ASK, said("assistant", "x", weight=0.0), ASK, REPLY]}, "built yet (row 20)."),
 ]
 BAD_PAIRS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("D005", {"text": "x"}, {"text": None}, "null in text"),
@@ -213,7 +213,7 @@ def test_d014_a_bad_row_is_dropped_when_the_recipe_says_so(
 ) -> None:
     done = run([bad, good], "drop")
     assert [(finding.code, finding.severity) for finding in done.findings] == [("D014", "warning")]
-    assert done.findings[0].what.startswith("1 of 2 rows were dropped")
+    assert done.findings[0].what.startswith("1 of 2 rows was dropped")
     assert f"{code}: " in done.findings[0].what
     assert (len(done.rows), done.dropped, done.places) == (1, 1, [20])
 
@@ -283,7 +283,7 @@ def test_d002_no_usable_row_is_left_and_the_reason_comes_first(bad_rows: Literal
     with pytest.raises(FindingsError) as caught:
         run([{"messages": [ASK, REPLY, ASK]}, {"messages": [REPLY]}], bad_rows)
     assert [finding.code for finding in caught.value.findings] == ["D006", "D008", "D002"]
-    assert caught.value.what.startswith("D006 x.jsonl: 1 rows have no message before the answer")
+    assert caught.value.what.startswith("D006 x.jsonl: 1 row has no message before the answer")
     assert caught.value.findings[-1].what == "The file has no rows that can be trained on."
 
 
@@ -296,7 +296,7 @@ def test_d004_an_unknown_layout_is_refused() -> None:
 def test_d009_duplicates() -> None:
     done = run([GOOD, {**GOOD, "id": 2}, {"messages": [ASK, said("assistant", "c")]}])
     assert [finding.code for finding in done.findings] == ["D009"]
-    assert done.findings[0].what == "1 of 3 rows repeat an earlier row exactly."
+    assert done.findings[0].what == "1 of 3 rows repeats an earlier row exactly."
     assert (done.duplicates, len(done.rows)) == (1, 3)
 
 

@@ -90,13 +90,13 @@ def test_t014_the_system_message_is_left_out() -> None:
         (
             "T014",
             "warning",
-            "In 1 of 1 conversations with a system message looked at, the chat template doesn't render it.",
+            "In 1 of 1 conversation with a system message looked at, the chat template doesn't render it.",
         )
     ]
 
 
 def test_t015_reasoning_is_left_out_of_trained_answers() -> None:
-    expected = "In {} of {} conversations with reasoning looked at, the model's chat template "
+    expected = "In {} of {} conversation with reasoning looked at, the model's chat template "
     expected += "leaves it out of trained answers."
     rows = [row(THOUGHT), row("yes")]
     assert found(rows, without_thoughts) == [("T015", "error", expected.format(1, 1))]
@@ -148,7 +148,7 @@ def test_t016_null_inside_tools_and_calls(more: Row, keys: str) -> None:
     before = said("assistant", "", tool_calls=more.pop("calls", [{"function": {"name": "f", "arguments": {}}}]))
     rows = [{**row("yes", said("user", "a"), before), **more}, row("no")]
     (only,) = [each for each in found(rows) if each[0] == "T016"]
-    assert only[1:] == ("warning", f"1 rows have keys with null inside their tools or tool calls ({keys}).")
+    assert only[1:] == ("warning", f"1 row has keys with null inside its tools or tool calls ({keys}).")
 
 
 def test_t016_no_null_no_finding() -> None:

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tunesmith.data import report as report_module
 from tunesmith.data.report import inspect
 from tunesmith.errors import UsageError
 from tunesmith.files import sha256
@@ -192,7 +194,7 @@ def test_t008_rows_that_the_light_encoder_refuses(tmp_path: Path) -> None:
     report = inspect(put(tmp_path, [*GOOD, {"prompt": "z", "completion": "b"}]), light=Characters())
     assert report.lengths is None
     assert [(finding.code, finding.what) for finding in report.findings] == [
-        ("T008", "1 rows can't be rendered by the model's chat template: no z here (rows 5).")
+        ("T008", "1 row can't be rendered by the model's chat template: no z here (row 5).")
     ]
 
 
@@ -232,9 +234,9 @@ def test_t011_and_t013_what_the_template_does_to_conversations(tmp_path: Path) -
     found = {finding.code: finding for finding in inspect(path, light=Chat()).findings}
     assert found.keys() == {"T011", "T013"}
     assert (found["T011"].severity, found["T011"].where) == ("error", "rows.jsonl")
-    assert found["T011"].what == "1 of 2 rows have tools that the model's chat template doesn't render."
+    assert found["T011"].what == "1 of 2 rows has tools that the model's chat template doesn't render."
     assert found["T013"].severity == "warning"
-    assert found["T013"].what == "1 of 2 rows contain special tokens of the model in their text (<s>)."
+    assert found["T013"].what == "1 of 2 rows contains special tokens of the model in its text (<s>)."
     assert inspect(put(tmp_path, [clean]), light=Chat()).findings == []
 
 
@@ -275,3 +277,55 @@ def test_nothing_heavy_is_imported_on_the_way_to_a_plan(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def spoil(path: Path, row: str) -> Path:
+    """The file with a row put into its middle."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([*lines[:3], row, *lines[3:]]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"prompt": "a", "prompt": "b", "completion": "c"}',
+        '{"prompt": "a", "completion": "c", "score": NaN}',
+        '{"prompt": "a", "completion"',
+    ],
+)
+def test_rows_that_other_readers_refuse_are_read_by_the_tools_own_code(
+    row: str, held: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not held:
+        monkeypatch.setattr(report_module, "_HELD", 0)
+    pairs = [{"prompt": f"p{n}", "completion": f"c{n}"} for n in range(6)]
+    plain = inspect(put(tmp_path, pairs)).verdicts[0].code
+    assert plain is not None
+    assert "load_dataset" in plain
+    code = inspect(spoil(put(tmp_path, pairs), row)).verdicts[0].code
+    assert code is not None
+    assert "load_dataset" not in code
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert [one["prompt"] for one in names["rows"] if one["prompt"].startswith("p")] == [f"p{n}" for n in range(6)]
+
+
+def test_thousands_of_columns_take_no_time_and_are_told_in_short(tmp_path: Path) -> None:
+    wide = [{f"column_{n}": f"value {n}" for n in range(10_000)}] * 5
+    start = time.process_time()
+    report = inspect(put(tmp_path, wide), quality=False)
+    assert time.process_time() - start < 10
+    assert len(report.columns) == 10_000
+    (unknown,) = report.findings
+    assert unknown.code == "D004"
+    assert "column_0, column_1, " in unknown.what
+    assert "and 9,980 more" in unknown.what
+    assert len(unknown.what) < 1000
+    with pytest.raises(UsageError) as caught:
+        inspect(put(tmp_path, wide), mapping=Mapping(prompt="column_x", completion="column_1"))
+    assert "and 9,980 more" in caught.value.why
+    with pytest.raises(UsageError) as caught:
+        inspect(put(tmp_path, wide), mapping=Mapping(prompt="column_0", completion="column_1"), keep={"kind": 1})
+    assert "and 9,980 more" in caught.value.why

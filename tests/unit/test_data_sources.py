@@ -1,8 +1,10 @@
 """Reading files: every format gives the same rows, and every way in which a file can be broken is named."""
 
 import csv
+import datetime
 import io
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow
@@ -11,10 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunesmith import pipeline
 from tunesmith.data.rows import Numbered
 from tunesmith.data.sources import json_text, read, tables
 from tunesmith.errors import UsageError
 from tunesmith.files import sha256
+from tunesmith.records import PreparationSettings
 from tunesmith.rules import FindingsError, refuse_errors
 
 ROWS = [{"prompt": "a, b", "completion": "one\ntwo"}, {"prompt": 'say "hi"', "completion": "naïve ☕"}]
@@ -241,6 +245,59 @@ def test_d001_a_row_that_cant_be_parsed(tmp_path: Path, name: str, content: str,
     assert said in error.findings[0].what
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", '{"a": 1}\n{"a": ' + "1" * 5000 + "}\n", "In line 2: a number of more than 4,300 digits."),
+        ("a.json", '[{"a": ' + "1" * 5000 + "}]", "It holds a number of more than 4,300 digits."),
+        ("a.csv", "a,b\r1,2\r3,4\r", "In line 1: a carriage return (\\r) alone ends no line"),
+        ("a.jsonl", '{"a": 1}\n{"a": 1\n', "In line 2: Expecting ',' delimiter, column 8."),
+    ],
+)
+def test_d001_says_in_words_of_its_own(tmp_path: Path, name: str, content: str, said: str) -> None:
+    what = refusal(put(tmp_path, name, content)).findings[0].what
+    assert said in what
+    assert "universal-newline" not in what
+    assert "Exceeds" not in what
+
+
+PRETTY = "\n".join(json.dumps(row, indent=2) for row in ROWS) + "\n"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+@pytest.mark.parametrize("copies", [1, 3, 20_000])
+def test_objects_over_several_lines_are_rows(tmp_path: Path, name: str, copies: int) -> None:
+    raw = read(put(tmp_path, name, PRETTY * copies))
+    assert raw.rows == ROWS * copies
+    assert raw.places == list(range(1, 2 * copies + 1))
+    assert raw.unit == "row"
+
+
+def test_d001_an_object_over_several_lines_that_is_broken(tmp_path: Path) -> None:
+    content = PRETTY + '{\n  "a": 1,\n  "b": }\n' + PRETTY
+    error = refusal(put(tmp_path, "a.jsonl", content))
+    assert error.findings[0].what == "In line 11: Expecting value, column 8."
+    assert "`sed -n 11p a.jsonl` shows it" in error.fix
+    cut = refusal(put(tmp_path, "cut.jsonl", PRETTY[:-2])).findings[0].what
+    assert cut.endswith("the file seems to be cut off there.")
+    assert "lines can't be parsed" not in cut
+    first = refusal(put(tmp_path, "first.jsonl", '{\n"a": ,\n"b": 1\n}\n' + PRETTY)).findings[0].what
+    assert first == "In line 2: Expecting value, column 6."
+
+
+def test_objects_over_several_lines_are_looked_at_like_others(tmp_path: Path) -> None:
+    content = '{\n"a": 1}\n{\n"a": 2, "a": NaN}\n{\n"a": 3}\n{\n"b": "\\ud800"}\n'
+    raw = read(put(tmp_path, "a.jsonl", content))
+    assert [(found.code, "row 2" in found.what) for found in raw.findings] == [("D020", True), ("D021", True)]
+    assert raw.unparsed() is not None
+    assert "In row 4: half of a surrogate pair" in str(raw.unparsed())
+
+
+def test_d001_in_the_report_counts_lines_of_a_document_that_was_read_as_lines(tmp_path: Path) -> None:
+    report = pipeline.inspect(str(put(tmp_path, "a.jsonl", '[oops\n[oops\n{"prompt": "a", "completion": "b"}\n')))
+    assert "2 lines can't be parsed, the first is line 1" in report.findings[0].what
+
+
 def test_d001_names_the_command_that_shows_the_line(tmp_path: Path) -> None:
     assert "`sed -n 2p a.jsonl` shows it" in refusal(put(tmp_path, "a.jsonl", '{"a": 1}\n{\n')).fix
 
@@ -258,17 +315,59 @@ def test_emoji_written_as_a_surrogate_pair_is_text(tmp_path: Path) -> None:
     assert read(put(tmp_path, "a.jsonl", '{"a": "\\ud83d\\ude00"}\n')).rows == [{"a": "😀"}]
 
 
-CHAT = [{"role": "user", "content": "it's [{x}]"}, {"role": "assistant", "content": "y"}]
+AT = datetime.datetime(2026, 1, 5, 10, 30)
+DATED = [
+    {
+        "messages": [
+            {"role": "user", "content": f"q{n}", "at": AT},
+            {"role": "assistant", "content": "a", "at": AT, "cost": Decimal("1.50")},
+        ],
+        "created_at": AT + datetime.timedelta(days=n),
+        "day": AT.date(),
+    }
+    for n in range(3)
+]
 
 
-@pytest.mark.parametrize("written", [json.dumps(CHAT), str(CHAT)])
-def test_a_conversation_in_a_cell_is_read(written: str) -> None:
-    assert read_table(table([{"id": "1", "messages": written}], ","), ",") == [{"id": "1", "messages": CHAT}]
+def test_dates_of_parquet_are_text_inside_rows_and_themselves_in_a_column(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(DATED), tmp_path / "a.parquet")
+    first = read(tmp_path / "a.parquet").rows[0]
+    assert first["messages"][1] | {"role": ""} == {"role": "", "content": "a", "at": str(AT), "cost": "1.50"}
+    assert (first["created_at"], first["day"]) == (AT, AT.date())
+
+
+def test_dates_of_parquet_are_columns_to_inspect_group_and_filter_by(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(DATED), tmp_path / "a.parquet")
+    report = pipeline.inspect(tmp_path / "a.parquet")
+    assert [(column.name, column.type) for column in report.columns[1:]] == [
+        ("created_at", "datetime"),
+        ("day", "date"),
+    ]
+    assert (report.layout, report.rows, [found.code for found in report.findings]) == ("messages", 3, [])
+    for number, chosen in enumerate(({"group": "created_at"}, {"filter": {"created_at": "2026-01-06 10:30:00"}})):
+        data = [str(tmp_path / "a.parquet")]
+        settings = PreparationSettings.model_validate({"data": data, "eval": 0, "test": 0, **chosen})
+        record = pipeline.prepare_data(settings, tmp_path / f"{number}")
+        assert record is not None
+        assert sum(file.rows for file in record.files.values()) == (3 if number == 0 else 1)
 
 
 @pytest.mark.parametrize(
-    "text",
-    ['[{"item": 1}]', '{"role": "user"}', "[{role: user}]", "[{", "[{'a': __import__('os')}]", "[{" * 5000 + "}]"],
+    ("written", "status"),
+    [
+        ("2026-01-05", "READY"),
+        ("2026-1-5", "READY"),
+        ("2026-01-05T10:30:00Z", "READY"),
+        ("05.01.2026", "READY"),
+        ("1/5/26 10:30", "READY"),
+        ("10:30", "READY"),
+        ("good", "NEEDS MAPPING"),
+        ("3.5", "NEEDS MAPPING"),
+        ("2026", "NEEDS MAPPING"),
+    ],
 )
-def test_any_other_cell_stays_text(text: str) -> None:
-    assert read_table(table([{"a": text, "b": ""}], ","), ",") == [{"a": text, "b": ""}]
+def test_dates_in_a_table_are_text_and_no_classes(written: str, status: str, tmp_path: Path) -> None:
+    path = put(tmp_path, "a.csv", f"text,label\nHello there,{written}\nGood morning,{written}\n")
+    report = pipeline.inspect(path)
+    assert [column.type for column in report.columns] == ["text", "text"]
+    assert (report.layout, report.verdicts[0].status) == ("text", status)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.split import held_out, overlap, prompt_of, split_findings
+from tunesmith.data.split import few_rows, held_out, overlap, prompt_of, split_findings
 
 Rows = list[dict[str, Any]]
 
@@ -95,9 +95,16 @@ def test_d010_is_silent_on_a_split_of_its_own() -> None:
     assert split_findings(*divide(rows_of(list(range(4000))), 0.1, 0), "eval") == []
 
 
-@pytest.mark.parametrize(("rows", "resolution"), [(3, 100), (50, 12), (99, 7), (100, None), (0, None)])
+@pytest.mark.parametrize(("rows", "resolution"), [(6, 100), (50, 12), (99, 7), (100, None), (0, None)])
 def test_d011_few_rows_held_out(rows: int, resolution: int | None) -> None:
     found = split_findings(rows_of([10_000]), rows_of(list(range(rows))), "eval")
     assert [finding.code for finding in found] == (["D011"] if resolution else [])
     if resolution:
-        assert f"Only {rows} rows are held out; differences under about {resolution} points" in found[0].what
+        said = f"Only {rows} rows are held out: differences under about {resolution} points can't be seen."
+        assert found[0].what == said
+
+
+@pytest.mark.parametrize(("rows", "held"), [(0, "No rows are"), (1, "Only 1 row is"), (5, "Only 5 rows are")])
+def test_d011_so_few_rows_that_nothing_can_be_shown(rows: int, held: str) -> None:
+    (found,) = few_rows(rows, "test")
+    assert found.what == f"{held} held out: no difference can be shown."

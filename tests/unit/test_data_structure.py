@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tunesmith.data.shape import MOST_SHAPES, RowStructure, Structure, coarse, shape_of
+from tunesmith.data.shape import MOST_SHAPES, RowStructure, Shape, Structure, coarse, shape_of
 from tunesmith.data.sources import open_source, read
 from tunesmith.data.sources.json_text import Reader
 from tunesmith.data.structure import of_rows
@@ -252,3 +253,17 @@ def test_a_text_is_found_however_it_is_escaped(text: str) -> None:
         Path("a.jsonl").write_text(row + "\n", encoding="utf-8")
         raw = read("a.jsonl")
         assert open_source("a.jsonl").structure().containing("a", text) == RowStructure(raw.rows).containing("a", text)
+
+
+def test_the_keys_of_a_shape_are_looked_up_without_going_through_all_of_them_again() -> None:
+    class Keys(tuple[tuple[str, Shape], ...]):
+        passes = 0
+
+        def __iter__(self) -> Iterator[tuple[str, Shape]]:
+            Keys.passes += 1
+            return super().__iter__()
+
+    shape = Shape("object", Keys((str(number), shape_of(number)) for number in range(1000)))
+    assert all(shape.get(str(number)) == shape_of(number) for number in range(1000))
+    assert shape.get("x") is None
+    assert Keys.passes == 1

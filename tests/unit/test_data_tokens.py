@@ -266,12 +266,12 @@ def test_t002_what_is_lost() -> None:
     }
     (finding,) = audit_findings(audit_of(rows_cut=5, trained_tokens=396, cutting=Cutting(**lost)), "x")
     assert finding.what == (
-        "5 of 100 rows are longer than max_length 1024 and lose their end. 44 tokens to train on (10.0%) are lost: "
-        "2 lose their whole answer, 3 lose a part of it, 5 lose their stop token."
+        "5 of 100 rows are longer than max_length 1024 and lose their end. Training loses 44 tokens (10.0%): the "
+        "whole answer in 2 rows, a part of it in 3 rows, the stop token in 5 rows."
     )
     few = Cutting(**(lost | {"end": "beginning", "answers_gone": 0, "stops_gone": 0}))
     assert found(audit_of(rows_cut=5, trained_tokens=396, cutting=few))["T002"][1].endswith(
-        "and lose their beginning. 44 tokens to train on (10.0%) are lost: 3 lose a part of their answer."
+        "and lose their beginning. Training loses 44 tokens (10.0%): a part of the answer in 3 rows."
     )
     prompts = Cutting(**(lost | {"answer_tokens": 0, "answers_cut": 0, "answers_gone": 0, "stops_gone": 0}))
     assert found(audit_of(rows_cut=5, cutting=prompts))["T002"][1].endswith("and lose their end.")

@@ -167,12 +167,12 @@ def test_an_answer_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_findings_the_worst_first_each_on_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    note = finding("D011", "eval", rows=3, resolution="100")
+    note = finding("D011", "eval", held="Only 3 rows are", seen="little can be seen")
     error = finding("D007", "rows.jsonl", count=1, found="a\nerror: forged [red]", rows="1")
     Output().findings([note, error])
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
-    assert lines[0].startswith("error D007 rows.jsonl: 1 rows have a role")
+    assert lines[0].startswith("error D007 rows.jsonl: 1 row has a role")
     assert "a error: forged [red]" in lines[0]
     assert lines[2].startswith("note D011 eval: Only 3 rows")
     assert lines[3].startswith("    Hold out more")
@@ -189,7 +189,7 @@ def test_without_a_terminal_there_is_no_colour_and_no_bar(capsys: pytest.Capture
         for done in range(101):
             progress("score [x]", done, 100)
             progress("train", done, 100)
-    output.findings([finding("D011", "eval", rows=3, resolution="100")])
+    output.findings([finding("D011", "eval", held="Only 3 rows are", seen="little can be seen")])
     out, err = capsys.readouterr()
     assert "\x1b" not in out + err
     lines = [line for line in err.splitlines() if line.startswith("score")]
@@ -225,6 +225,19 @@ def test_events_of_a_run_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{found.severity} R004 training" in err
 
 
+def test_rows_that_miss_the_fast_path_are_told_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    fast = {"encoder": "tiktoken", "not_taken": None, "slower": None}
+    slower = fast | {"encoder": "tokenizers", "slower": "ids\ndiffer [here]"}
+    refused = {"encoder": "", "not_taken": "the template refuses a row\x1b[31m", "slower": None}
+    with Output().progress() as progress:
+        for data in ({}, {"train": fast}, {"train": slower, "eval": refused}):
+            progress.event(Event(time=0, kind="rows", data=data))
+    assert capsys.readouterr().err.splitlines() == [
+        "train rows encoded by tokenizers, not by tiktoken: ids differ [here]",
+        "eval rows prepared by TRL, not on the fast path: the template refuses a row\ufffd[31m",
+    ]
+
+
 @pytest.mark.parametrize(("columns", "widest"), [("80", 80), ("60", 60)])
 @pytest.mark.parametrize("tty", [True, False])
 def test_tables_wrap_at_the_width_and_lose_nothing(
@@ -254,3 +267,13 @@ def test_without_terminal_and_columns_tables_are_100_wide(
 def test_a_table_without_headings_has_no_empty_line_for_them(capsys: pytest.CaptureFixture[str]) -> None:
     Output().table("Plan", ("", ""), [("model", "small")])
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [["Plan"], ["model", "small"], []]
+
+
+def test_of_thousands_of_columns_the_first_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = [Column(name=f"column_{number}", type="text", nulls=0, example="x") for number in range(1050)]
+    show_data(Output(), report("x").model_copy(update={"columns": columns}))
+    out = capsys.readouterr().out
+    assert out.count("column_") == 50
+    assert "and 1,000 more" in out
+    show_data(Output(), report("x").model_copy(update={"columns": columns[:50]}))
+    assert " more" not in capsys.readouterr().out

@@ -1,17 +1,11 @@
-"""What is trained, and the memory that it takes. That PEFT trains as many: test_facts.py."""
-
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+"""What is trained. That PEFT trains as many: test_facts.py."""
 
 from tests.support.runs import small_facts
-from tunesmith.plan.device import bytes_per_token, fit_batch
-from tunesmith.plan.parameters import lora_arguments, state_memory, trained_parameters, unknown_targets
+from tunesmith.plan.parameters import lora_arguments, trained_parameters, unknown_targets
 from tunesmith.plan.rates import usual_learning_rate, usual_learning_rates
 from tunesmith.recipe.schema import Adapter
-from tunesmith.records import LinearShape, ModelFacts
+from tunesmith.records import LinearShape
 
-GIB = 1 << 30
 MODEL = small_facts().model_copy(
     update={
         "parameters": 1000,
@@ -60,18 +54,6 @@ def test_p008_is_silent_on_targets_that_there_are() -> None:
     assert unknown_targets(MODEL, Adapter(kind="none", targets=["nothing"])) == []
 
 
-def test_memory_of_full_fine_tuning() -> None:
-    full = state_memory(1000, 1000, "float32", adapter=False)
-    assert (full.weights, full.gradients, full.optimizer, full.state) == (4000, 4000, 8000, 16000)
-    assert state_memory(1000, 1000, "bfloat16", adapter=False).state == 8000
-
-
-def test_memory_under_lora() -> None:
-    lora = state_memory(1000, 10, "bfloat16", adapter=True)
-    assert (lora.weights, lora.gradients, lora.optimizer) == (2000 + 40, 40, 80)
-    assert lora.state == 2160
-
-
 def test_usual_learning_rates() -> None:
     assert usual_learning_rate(446_208, "lora") == 5e-3
     assert usual_learning_rate(446_208, "none") == 3e-3
@@ -83,32 +65,3 @@ def test_usual_learning_rates() -> None:
     sizes = [row["up_to"] for row in usual_learning_rates()]
     assert sizes == sorted(sizes)
     assert all(row["lora"] > row["full"] for row in usual_learning_rates())
-
-
-def big(**changes: int) -> ModelFacts:
-    """Sizes of Qwen3-0.6B."""
-    return MODEL.model_copy(update={"hidden": 1024, "intermediate": 3072, "layers": 28, **changes})
-
-
-def test_activations() -> None:
-    inside = 17 * 3072 + 8 * 1024
-    assert bytes_per_token(big(), checkpointing=False) == 2 * 1024 * 28 + 28 * inside
-    assert bytes_per_token(big(), checkpointing=True) == 2 * 1024 * 28 + inside
-    assert bytes_per_token(big(intermediate=0), checkpointing=True) == 2 * 1024 * 28 + 17 * 4096 + 8 * 1024
-
-
-@pytest.mark.parametrize(
-    ("free", "batch", "checkpointing"), [(140 * GIB, 16, False), (12 * GIB, 4, False), (2 * GIB, 8, True), (0, 1, True)]
-)
-def test_the_batch_that_fits(free: int, batch: int, checkpointing: bool) -> None:
-    found = fit_batch(big(), free, 1024, most=16)
-    assert found[:2] == (batch, checkpointing)
-    assert ("may not fit" in found[2]) is (free == 0)
-
-
-@given(st.integers(0, 200 * GIB), st.integers(1, 32768))
-def test_a_batch_that_is_said_to_fit_fits(free: int, max_length: int) -> None:
-    size, checkpointing, why = fit_batch(big(), free, max_length, most=16)
-    assert size in (1, 2, 4, 8, 16)
-    if "may not" not in why:
-        assert size * max_length * bytes_per_token(big(), checkpointing=checkpointing) <= free

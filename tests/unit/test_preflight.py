@@ -10,6 +10,7 @@ from tests.support.runs import small_facts
 from tunesmith.models.facts import model_facts
 from tunesmith.models.source import locate
 from tunesmith.pipeline import make_plan as plan_recipe
+from tunesmith.plan.fit import need
 from tunesmith.plan.preflight import OWNED, check_method
 from tunesmith.records import Finding, ModelFacts
 from tunesmith.rules import FindingsError
@@ -71,20 +72,44 @@ def test_p005_hardly_any_steps() -> None:
     assert "P005" not in codes(make_plan(make_recipe(training={"max_steps": 10})))
 
 
-def test_p006_the_state_does_not_fit() -> None:
+def test_p006_the_step_does_not_fit() -> None:
     recipe = make_recipe(adapter={"kind": "none"})
-    need = 16 * 446_208
-    assert "P006" not in codes(make_plan(recipe, CPU.model_copy(update={"memory": need})))
-    one = found(make_plan(recipe, CPU.model_copy(update={"memory": need - 1})), "P006")
-    assert "need 0.0 GB" in one.what
-    huge = facts(parameters=70_000_000_000)
-    assert "need 1120.0 GB, the device has 150.3 GB" in found(make_plan(recipe, GPU, huge), "P006").what
+    wanted = need(make_plan(recipe).memory)
+    assert "P006" not in codes(make_plan(recipe, CPU.model_copy(update={"memory": wanted})))
+    near = found(make_plan(recipe, CPU.model_copy(update={"memory": wanted - 1})), "P006")
+    assert (near.severity, near.where) == ("warning", "memory")
+    far = found(make_plan(recipe, CPU.model_copy(update={"memory": wanted // 2})), "P006")
+    assert far.severity == "error"
+    assert f"needs {wanted / 1e9:.1f} GB" in far.what
+    assert far.fix.startswith("In this order: ")
+
+
+def test_p006_says_when_nothing_helps() -> None:
+    plan = make_plan(make_recipe(), CPU.model_copy(update={"memory": 1 << 20}))
+    assert not any(one.fits for one in plan.remedies)
+    assert "even then it needs a bigger machine" in found(plan, "P006").fix
 
 
 @pytest.mark.parametrize("place", ["hf-jobs", "sky"])
 def test_p007_places_that_are_not_built_yet(place: str) -> None:
     assert place in found(make_plan(make_recipe(launch={"on": place})), "P007").what
     assert "P007" not in codes(make_plan(make_recipe(launch={"on": "local"})))
+
+
+@pytest.mark.parametrize(
+    ("keys", "where", "said"),
+    [
+        ({"launch": {"processes": 4}}, "launch.processes", "Training by 4 processes"),
+        ({"adapter": {"kind": "qlora"}}, "adapter.kind", "LoRA on a base in 4 bits"),
+        ({"hub": {"repo": "me/m"}}, "hub.repo", "Pushing the result"),
+    ],
+)
+def test_p007_what_can_be_planned_and_not_yet_run(keys: dict[str, Any], where: str, said: str) -> None:
+    one = found(make_plan(make_recipe(**keys)), "P007")
+    assert (one.severity, one.where) == ("error", where)
+    assert one.what == f"{said} can be planned, but isn't built in this version."
+    assert "docs/roadmap.md" in one.fix
+    assert "P007" not in codes(make_plan(make_recipe(launch={"processes": 1}, hub={"private": False})))
 
 
 def test_p008_a_target_that_matches_nothing() -> None:
@@ -179,6 +204,7 @@ def test_all_trackers_at_once_are_refused() -> None:
 def test_p012_a_tracker_that_is_not_installed() -> None:
     one = found(make_plan(make_recipe(training={"report_to": ["wandb"]})), "P012")
     assert "pip install wandb" in one.fix
+    assert "P012" not in codes(make_plan(make_recipe(training={"report_to": ["wandb"]}, launch={"on": "hf-jobs"})))
     for known in ("none", "trackio", []):
         assert "P012" not in codes(make_plan(make_recipe(training={"report_to": known})))
 

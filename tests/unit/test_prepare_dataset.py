@@ -352,3 +352,29 @@ def test_names_in_the_card_stay_in_their_cells() -> None:
     prepared([*rows, {**pairs(11)[10], "a|b <i>": 2}], filter={"a|b <i>": 1})
     text = Path("out/README.md").read_text(encoding="utf-8")
     assert "1 a\\|b &lt;i> isn't 1" in text
+
+
+def test_progress_counts_the_rows_that_were_read(small_chunks: None) -> None:
+    seen: list[tuple[str, int]] = []
+    write(pairs(23))
+    settings = PreparationSettings(data=["rows.jsonl"])
+    prepare_dataset(settings, Path("out"), progress=lambda label, done, total: seen.append((label, done)))
+    assert [done for label, done in seen if label == "converting rows"] == [7, 14, 21, 23]
+
+
+def test_rejected_rows_are_json_for_every_reader_and_lines_as_they_stand() -> None:
+    odd = '{"prompt": null, "completion": "x", "score": NaN, "all": [Infinity, -Infinity, 1.5]}'
+    prepared([*pairs(9), '{"prompt": "cut', odd], bad_rows="drop")
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    text = (Path("out") / "rejected.jsonl").read_text(encoding="utf-8")
+    broken, wrong = (json.loads(line, parse_constant=refuse) for line in text.splitlines())
+    assert broken["row"] == '{"prompt": "cut'
+    assert wrong["row"] == {
+        "prompt": None,
+        "completion": "x",
+        "score": "NaN",
+        "all": ["Infinity", "-Infinity", 1.5],
+    }

@@ -122,6 +122,53 @@ def test_placeholders_of_letters_are_a_note(text: str, found: bool) -> None:
     assert [(one.code, one.severity) for one in quality_of(rows)] == ([("D032", "note")] if found else [])
 
 
+MARKED = [
+    "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n",
+    "Hello<|im_end|>",
+    "<|start_header_id|>assistant<|end_header_id|>\n\nHello",
+    "<|header_start|>user<|header_end|>\n\nHi",
+    "Hello<|eot_id|>",
+    "<s>[INST] Hi [/INST] Hello</s>",
+    "[INST] Hi",
+    "Hi [/INST] Hello </s>",
+    "<bos><start_of_turn>user\nHi",
+    "Hello<end_of_turn>\n",
+    "<|user|>\nHi<|end|>\n",
+    "Hi\n<|assistant|>\nHello",
+    "<|end|> <|assistant|>Hello",
+    "<\uff5cUser\uff5c>Hi",
+    "Hello<\uff5cend\u2581of\u2581sentence\uff5c>",
+    "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>Hi",
+    "<|start|>assistant<|channel|>final",
+    "The end.<|endoftext|>",
+]
+UNMARKED = [
+    "The mark <|im_start|> begins a turn, <|im_end|> ends it.",
+    "Mistral's [INST] and [/INST] stand around questions.",
+    "<user>Hi</user> <s>struck</s>",
+    "x <|user|> y",
+    "if a <|b|> c",
+    "[INSTALL] it",
+    "<start_of_turn>x",
+]
+
+
+@pytest.mark.parametrize("text", [*MARKED, *UNMARKED])
+def test_what_chat_templates_write_around_turns(text: str) -> None:
+    rows = asked()
+    rows[3] = rows[3] | {"completion": text}
+    found = [one for one in quality_of(rows) if one.code == "D049"]
+    assert len(found) == (text in MARKED)
+    if found:
+        assert found[0].what.startswith("1 of 40 rows has a chat template's own marks in its text (row 4), as \"")
+        assert examine(rows, range(1, 41), "x")[0].template_markup == 1
+
+
+def test_markup_in_any_turn_counts() -> None:
+    talk = [{"role": "user", "content": "a\n<|assistant|>\nb"}, {"role": "assistant", "content": "c"}]
+    assert [one.code for one in quality_of([{"messages": talk}])] == ["D049"]
+
+
 @pytest.mark.parametrize("text", ["fiancÃ© and friends", "a caf\ufffd here", "itâ€™s raining"])
 def test_mojibake(text: str) -> None:
     part = mojibake(text)

@@ -55,7 +55,7 @@ def test_files_that_cant_be_read_are_no_tasks(tmp_path: Path, fault: str) -> Non
 def test_the_finding_names_task_and_rows(tmp_path: Path) -> None:
     (finding,) = with_task(tmp_path, answer(3), asked())
     assert finding.code == "D041"
-    assert finding.what == "1 of 40 rows share 13 words in a row with questions of gsm8k (rows 4)."
+    assert finding.what == "1 of 40 rows shares 13 words in a row with questions of gsm8k (row 4)."
 
 
 def test_nothing_is_claimed_without_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

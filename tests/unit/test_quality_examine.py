@@ -35,9 +35,7 @@ def test_near_duplicates_are_told_from_equal_rows() -> None:
     changed = {"prompt": rows[2]["prompt"], "completion": rows[2]["completion"].replace("That makes", "This makes")}
     quality, findings = seen([*rows, changed, rows[5], rows[5]])
     assert (quality.duplicates, quality.near_duplicates, quality.prompts_with_several_answers) == (2, 1, 1)
-    what = (
-        "1 of 43 rows nearly repeat an earlier row: at least 80% of their three-word sequences are the same (rows 41)."
-    )
+    what = "1 of 43 rows nearly repeats an earlier row: at least 80% of its three-word sequences are the same (row 41)."
     assert findings == [("D025", "warning", what)]
 
 
@@ -60,11 +58,11 @@ def test_prompts_held_out_that_nearly_repeat_training_rows() -> None:
     near = rows[4] | {"prompt": rows[4]["prompt"] + " Tell me"}
     quality, findings = seen(rows[:30], [*rows[30:], near, rows[6]])
     assert quality.held_out_near_training == 1
-    assert findings == [("D026", "warning", "1 of 12 eval prompts nearly repeat a training row's (rows 11).")]
+    assert findings == [("D026", "warning", "1 of 12 eval prompts nearly repeats a training row's (row 11).")]
     assert seen(rows)[0].held_out_near_training is None
     _, findings = examine(rows[:30], range(30), "rows", held_out=[near], held_out_places=["e.jsonl:7"], split="test")
     assert [(found.where, found.what) for found in findings] == [
-        ("test", "1 of 1 test prompts nearly repeat a training row's (rows e.jsonl:7).")
+        ("test", "1 of 1 test prompt nearly repeats a training row's (row e.jsonl:7).")
     ]
 
 
@@ -72,7 +70,7 @@ def test_lengths_far_from_the_rest() -> None:
     quality, findings = seen(answering("no"))
     assert quality.very_short_answers == 1
     half = quality.median_answer_characters
-    what = f"1 of 40 answers are far shorter than the rest: 2 characters, where half have {half} or more (rows 4)."
+    what = f"1 of 40 answers is far shorter than the rest: 2 characters, where half have {half} or more (row 4)."
     assert findings == [("D027", "note", what)]
     long = " ".join(map(answer, range(2_000, 2_130)))
     quality, findings = seen(answering(long))
@@ -84,17 +82,17 @@ def test_loops_and_refusals() -> None:
     quality, findings = seen(answering(lambda text: text + " I know it." * 60))
     assert quality.repetitive_answers == 1
     assert findings[0][:2] == ("D029", "warning")
-    assert 'rows 4): "' in findings[0][2]
+    assert 'row 4): "' in findings[0][2]
     refusal = "I'm sorry, but as an AI language model I can't do that."
     quality, findings = seen(answering(refusal))
-    what = f'1 of 40 rows have an answer that refuses, or tells what an AI can\'t do (rows 4): "{refusal}".'
+    what = f'1 of 40 rows has an answer that refuses, or tells what an AI can\'t do (row 4): "{refusal}".'
     assert (quality.refusals, findings) == (1, [("D030", "warning", what)])
     assert seen(answering(refusal, asked(101)))[1][0][:2] == ("D030", "note")
 
 
 def test_wrongly_decoded_characters_and_languages() -> None:
     quality, findings = seen(answering("The cafe\ufffds door is open."))
-    what = '1 of 40 rows looked at contain characters from a wrong encoding (rows 4): "{}".'
+    what = '1 of 40 rows looked at contains characters from a wrong encoding (row 4): "{}".'
     shown = f"{asked()[3]['prompt']}\nThe cafe"[-20:].replace("\n", " ") + "\ufffds door is open."
     assert (quality.mojibake, findings) == (1, [("D031", "warning", what.format(shown))])
     german = "Der alte Bäcker verkauft am Morgen frisches Brot und erzählt den Kindern eine lange Geschichte. "
@@ -109,7 +107,7 @@ def test_d043_prompts_that_ask_nothing() -> None:
     chat = [{"role": "user", "content": "  "}, {"role": "assistant", "content": answer(7)}]
     _, findings = seen([*asked(), {"prompt": "\n", "completion": answer(3_000)}])
     assert findings[0][:2] == ("D046", "warning")
-    assert findings[0][2].startswith("1 of 41 rows ask nothing")
+    assert findings[0][2].startswith("1 of 41 rows asks nothing")
     assert [code for code, _, _ in seen([{"messages": chat}])[1]] == ["D046"]
     assert seen([{"text": answer(4)}, {"prompt": "What?"}])[1] == []
 
@@ -117,7 +115,7 @@ def test_d043_prompts_that_ask_nothing() -> None:
 def test_contradictions() -> None:
     rows = preferred()
     swapped = rows[2] | {"chosen": rows[2]["rejected"], "rejected": rows[2]["chosen"]}
-    what = "1 of 41 rows prefer, or mark as good, what an earlier row with the same prompt doesn't (rows 41)."
+    what = "1 of 41 rows prefers, or marks as good, what an earlier row with the same prompt doesn't (row 41)."
     quality, findings = seen([*rows, swapped])
     assert (quality.contradictions, findings[-1]) == (1, ("D042", "warning", what))
     quality, findings = seen([*marked(), marked()[2] | {"label": False}])
@@ -135,7 +133,7 @@ def test_answers_that_are_always_the_same_or_an_echo() -> None:
     rows = asked()
     quality, findings = seen(answering(f" {rows[3]['prompt']} "))
     assert quality.answers_equal_to_prompt == 1
-    assert findings == [("D038", "warning", "1 of 40 answers equal what was asked (rows 4).")]
+    assert findings == [("D038", "warning", "1 of 40 answers equals what was asked (row 4).")]
 
 
 @pytest.mark.parametrize("layout", ["text", "messages", "prompt only"])
@@ -165,5 +163,5 @@ def test_progress_is_told() -> None:
     examine(asked(), range(40), "rows", progress=lambda *told: heard.append(told))
     assert heard[0] == ("Reading documents", 40, 40)
     assert ("Comparing documents", 15, 16) in heard
-    assert ("Looking at prompts", 0, 11) in heard
-    assert heard[-1] == ("Looking at evaluation tasks", 10, 11)
+    assert ("Looking at prompts", 0, 12) in heard
+    assert heard[-1] == ("Looking at evaluation tasks", 11, 12)

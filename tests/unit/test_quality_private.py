@@ -106,7 +106,7 @@ def test_secrets_are_found_in_rows_and_never_shown(value: str, kind: str) -> Non
     assert quality.secrets == {kind: 1}
     (finding,) = findings
     assert finding.code == "D040"
-    assert "rows 7" in finding.what
+    assert "row 7" in finding.what
     assert value[:4] not in finding.model_dump_json() + quality.model_dump_json()
 
 

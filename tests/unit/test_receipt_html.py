@@ -21,6 +21,8 @@ def receipt(tmp_path: Path) -> Receipt:
 
 
 FIXED = {
+    "origin",
+    "tier",
     "code",
     "severity",
     "status",
@@ -58,8 +60,10 @@ def test_everything_is_there(receipt: Receipt) -> None:
         "prompt-completion",
         "40,310 of 88,214",
         "Optimizer steps 250 250",
+        "Time in the training loop 30.0 s to 1 min 30 s 31.4 s",
         "Trained parameters 157,440 157,440 36.61 % of 430,000",
-        "Memory 6.6 MiB 669.5 MiB",
+        "Memory at the peak 953.7 MiB 1.0 GiB +7% from the plan; the allocator held 2.0 GiB",
+        "Cost 1.00 to 4.00 USD",
         "nats per trained token",
         "The longest row has 102 tokens",
         "✓ passed distributions model-f16.gguf 3.1e-06 0.001",

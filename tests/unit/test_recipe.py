@@ -102,7 +102,7 @@ def test_an_unknown_key_deep_in_a_section(tmp_path: Path) -> None:
         ("adapter: {dropout: .nan}", "adapter.dropout can't be nan"),
         ("adapter: {dropout: 1}", "adapter.dropout can't be 1"),
         ("adapter: {targets: []}", "adapter.targets can't be []"),
-        ("adapter: {kind: qlora}", "adapter.kind can't be 'qlora'"),
+        ("adapter: {kind: dora}", "adapter.kind can't be 'dora'"),
         ("evaluation: {tasks: [accuracy]}", "evaluation.tasks can't be 'accuracy'"),
         ("evaluation: {rows: 0}", "evaluation.rows can't be 0"),
         ("export: {gguf: [q4_k_m]}", "export.gguf can't be 'q4_k_m'"),

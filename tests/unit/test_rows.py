@@ -172,7 +172,7 @@ def test_t008_looks_at_the_rows_that_are_held_out(tmp_path: Path) -> None:
         rows[place]["prompt"][0]["content"] = f"{victim} bad {word}"
         if rows[place]["prompt"] in [row["prompt"] for row in rows_of(make_recipe(rows)).eval]:
             break
-    with pytest.raises(FindingsError, match=rf"T008 train\.jsonl: 1 rows .*\(rows? {place + 1}\)"):
+    with pytest.raises(FindingsError, match=rf"T008 train\.jsonl: 1 row .*\(rows? {place + 1}\)"):
         rows_of(make_recipe(rows, chat_template=template))
     other = write_rows(Path("other.jsonl"), with_words(9, "bad"))
     for data in ({"eval": other}, {"test": other}):

@@ -1,6 +1,8 @@
 """Finding models: built in, in folders, and on a Hub that is really asked."""
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,8 +22,9 @@ from tunesmith.errors import TunesmithError
 from tunesmith.models.facts import model_facts
 from tunesmith.models.source import locate
 try:
-    source = locate(sys.argv[1], sys.argv[2] or None)
-    facts = model_facts(source).model_dump_json(exclude={"name", "location", "revision"})
+    planning = sys.argv[3] == "plan"
+    source = locate(sys.argv[1], sys.argv[2] or None, planning=planning)
+    facts = model_facts(source, planning=planning).model_dump_json(exclude={"name", "location", "revision"})
     print(source.location, source.revision, facts)
 except TunesmithError as error:
     print(type(error).__name__, error.what, error.why, "|", error.fix)
@@ -80,11 +83,12 @@ def test_small_files_that_cannot_be_read(content: bytes, tmp_path: Path) -> None
         read_json(path)
 
 
-def ask(endpoint: str, name: str, home: Path, *, revision: str = "") -> list[str]:
+def ask(endpoint: str, name: str, home: Path, *, revision: str = "", planning: bool = False) -> list[str]:
     """What a process of its own says of a model on the Hub at `endpoint`: that is read when the client is imported."""
     environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_TOKEN": ""}
     environment |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-    command = [sys.executable, "-c", ASK, name, revision]
+    environment |= {"XDG_CACHE_HOME": str(home / "cache")}
+    command = [sys.executable, "-c", ASK, name, revision, "plan" if planning else "train"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=90, env=environment, check=True)
     *said, torch = ran.stdout.splitlines()
     assert torch == "False"
@@ -99,7 +103,12 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (pickled / "config.json").write_text("{}")
     (pickled / "pytorch_model.bin").write_text("")
     models: dict[str, Path | str] = {"org/small": SMALL, "org/bare": bare, "org/pickled": pickled}
-    models |= {"org/gated": "GatedRepo", "org/private": "RepoNotFound", "org/broken": "ServerError"}
+    models |= {
+        "meta-llama/Llama-3.1-8B": "GatedRepo",
+        "org/gated": "GatedRepo",
+        "org/private": "RepoNotFound",
+        "org/broken": "ServerError",
+    }
     with serve(models) as endpoint:
         yield endpoint
 
@@ -119,7 +128,7 @@ def test_a_model_on_the_hub_has_the_facts_of_its_folder(hub: str, tmp_path: Path
         ("org/none", "", "UsageError There is no model org/none."),
         ("org/private", "", "UsageError There is no model org/private."),
         ("not a name", "", "UsageError There is no model not a name."),
-        ("org/gated", "", "UsageError org/gated is gated."),
+        ("org/gated", "", "GatedModelError org/gated is gated."),
         ("org/small", "v9", "UsageError org/small has no revision v9."),
         ("org/bare", "", "UsageError org/bare has no config.json."),
         ("org/pickled", "", "UsageError org/pickled has no safetensors weights on the Hub."),
@@ -142,6 +151,34 @@ def test_a_hub_that_cannot_be_reached(tmp_path: Path) -> None:
     (line,) = ask(endpoint, "org/small", tmp_path)
     assert line.startswith("EnvironmentLacksError org/small can't be fetched.")
     assert "builtin:small" in line
+
+
+def parts_and_origin(line: str) -> tuple[int, bool, str]:
+    facts = json.loads(line.split(" ", 2)[2])
+    return facts["parameters"], facts["from_headers"], facts["origin"]
+
+
+def test_a_plan_without_the_hub_takes_the_table(hub: str, tmp_path: Path) -> None:
+    (line,) = ask("http://127.0.0.1:9", "Qwen/Qwen3-0.6B", tmp_path, planning=True)
+    assert parts_and_origin(line) == (596049920, False, "table")
+    (line,) = ask(hub, "meta-llama/Llama-3.1-8B", tmp_path, planning=True)
+    assert parts_and_origin(line) == (8030261248, False, "table")
+    (line,) = ask(hub, "meta-llama/Llama-3.1-8B", tmp_path)
+    assert line.startswith("GatedModelError meta-llama/Llama-3.1-8B is gated.")
+    (line,) = ask(hub, "org/gated", tmp_path, planning=True)
+    assert line.startswith("GatedModelError org/gated is gated.")
+
+
+def test_a_plan_of_a_cached_model_without_the_hub(tmp_path: Path) -> None:
+    """config.json is in the cache: enough for a plan. With the weights there too their headers are read."""
+    with serve({"org/small": SMALL}) as endpoint:
+        ask(endpoint, "org/small", tmp_path)
+    (line,) = ask(endpoint, "org/small", tmp_path, planning=True)
+    assert parts_and_origin(line) == (446_208, False, "files")
+    snapshot = next(tmp_path.rglob("config.json")).parent
+    shutil.copy(SMALL / "model.safetensors", snapshot)
+    (line,) = ask(endpoint, "org/small", tmp_path)
+    assert parts_and_origin(line) == (446_208, True, "files")
 
 
 def test_a_hub_that_goes_away_in_between(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ VERBS = {
 }
 PLANNED = ("push", "eject", "doctor", "mcp", "skill")
 # Keys of the recipe that verbs with OVERRIDES take beside the dotted ones.
-TOP_KEYS = ("seed", "dtype", "chat_template", "revision")
+TOP_KEYS = ("seed", "dtype", "chat_template", "revision", "rewards")
 _TOP_OPTIONS = ("--help", "--version", "--debug")
 
 
@@ -48,7 +48,13 @@ class Verb(Protocol):
 
 
 class Parser(argparse.ArgumentParser):
-    """Argparse whose errors are told as all others: what, why and what to do."""
+    """Argparse whose errors are told as all others: what, why and what to do.
+
+    Attributes:
+        takes_keys: Whether the verb takes keys of a recipe, such as `--data.mapping`.
+    """
+
+    takes_keys = False
 
     def error(self, message: str) -> NoReturn:
         """Refuse the arguments.
@@ -61,6 +67,11 @@ class Parser(argparse.ArgumentParser):
 
         unknown = re.search(r"^unrecognized arguments: .*?(--[^\s=]+)", message)
         near = difflib.get_close_matches(unknown[1], re.findall(r"--[a-z-]+", self.format_help()), 1) if unknown else []
+        if unknown and self.takes_keys:
+            from ..recipe.schema import Data
+
+            key = unknown[1].removeprefix("--").replace("-", "_")
+            near = [f"--data.{key}"] if key in Data.model_fields else near
         raise UsageError(
             f"{self.prog}: {message}.",
             why=f"Usage: {' '.join(self.format_usage().split()[1:])}",
@@ -93,7 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         _show_traceback(debug)
-        return _report(error)
+        options = words[: words.index("--")] if "--" in words else words
+        return _report(error, as_json="--json" in options)
     return code
 
 
@@ -126,6 +138,7 @@ def make_parser(verb: str, module: Verb) -> Parser:
     # Without abbreviations: a new option must not change what an old script means.
     parser = Parser(prog=f"tunesmith {verb}", description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
     module.add_arguments(parser)
+    parser.takes_keys = getattr(module, "OVERRIDES", False)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
@@ -192,7 +205,7 @@ def _show_traceback(debug: bool) -> None:
         traceback.print_exc()
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, *, as_json: bool) -> int:
     from .output import Output
 
     if not isinstance(error, TunesmithError):
@@ -202,7 +215,7 @@ def _report(error: Exception) -> int:
             why="This is unexpected: a bug of tunesmith, or of a library under it.",
             fix="Run the same command with --debug and report what it prints.",
         )
-    Output().error(error)
+    Output(as_json=as_json).error(error)
     return error.exit_code
 
 

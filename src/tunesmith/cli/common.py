@@ -39,11 +39,13 @@ def role_and_column(text: str) -> tuple[str, str]:
 
 
 def column_and_value(text: str) -> tuple[str, Any]:
-    """COLUMN=VALUE, the value as YAML reads it: true, 1, text."""
+    """COLUMN=VALUE, the value as YAML reads it: true, 1, text, or a list of these."""
     column, equals, value = text.partition("=")
     parsed = _value(value)
-    if not equals or not column or not isinstance(parsed, str | bool | int | float):
-        raise argparse.ArgumentTypeError(f"{text!r} isn't COLUMN=VALUE with a text, a number, true or false")
+    values = parsed if isinstance(parsed, list) else [parsed]
+    if not equals or not column or not values or not all(isinstance(one, str | bool | int | float) for one in values):
+        known = "a text, a number, true or false, or a list of these"
+        raise argparse.ArgumentTypeError(f"{text!r} isn't COLUMN=VALUE with {known}")
     return column, parsed
 
 
@@ -68,11 +70,20 @@ def add_roles(parser: argparse.ArgumentParser, *, method: str | None = "sft") ->
     parser.add_argument(
         "--method", choices=get_args(Method), default=method, help=f"training method (default: {usual})"
     )
+    add_columns(parser)
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Which columns and rows are meant, and what becomes of rows that can't be used."""
     parser.add_argument(
         "--mapping", nargs="+", type=role_and_column, metavar="ROLE=PATH", help="columns by role: prompt=question"
     )
     parser.add_argument(
-        "--filter", nargs="+", type=column_and_value, metavar="COLUMN=VALUE", help="only rows with these values"
+        "--filter",
+        nargs="+",
+        type=column_and_value,
+        metavar="COLUMN=VALUE",
+        help="only rows with these values; COLUMN=[A, B] for either",
     )
     parser.add_argument(
         "--bad-rows", choices=("error", "drop"), default="error", help="refuse rows that can't be used, or drop them"
@@ -111,6 +122,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="local folder, Hub id, or builtin:small")
     parser.add_argument("--test", metavar="FILE", help="rows for the final comparison (default: a part of DATA)")
     parser.add_argument("--method", default="sft", help="training method (default: sft)")
+    add_columns(parser)
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:
@@ -140,7 +152,8 @@ def recipe_from_options(arguments: argparse.Namespace) -> Recipe:
     Raises:
         UsageError: an unknown key or a wrong value.
     """
-    data: dict[str, Any] = {"train": arguments.data}
+    named = {"mapping": dict(arguments.mapping or ()), "filter": dict(arguments.filter or ())}
+    data: dict[str, Any] = {"train": arguments.data, "bad_rows": arguments.bad_rows, **named}
     if arguments.test:
         data["test"] = arguments.test
     values = {"model": arguments.model, "method": arguments.method, "data": data}

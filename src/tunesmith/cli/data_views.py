@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 from ..receipt.data_page import figures, fragment, saving
 from ..records import DataReport, Histogram, LabelAudit
+from ..words import counted
 from .output import Output, safe
 
 _BAR = 32
+_COLUMNS = 50
 
 
 def show_data(output: Output, report: DataReport, *, brief: bool = False) -> None:
@@ -18,11 +20,11 @@ def show_data(output: Output, report: DataReport, *, brief: bool = False) -> Non
     """
     usable = f", {report.rows:,} of them usable for {report.method}" if report.rows_invalid else ""
     rows = report.rows + report.rows_invalid
-    output.show(f"[bold]{safe(report.source)}[/]  {rows:,} rows{usable}, layout {report.layout}\n")
+    output.show(f"[bold]{safe(report.source)}[/]  {counted(rows, 'row')}{usable}, layout {report.layout}\n")
     verdicts = [verdict for verdict in report.verdicts if not brief or verdict.method == report.method]
     output.table("Verdict", ("method", "status", "reason"), [(v.method, v.status, v.reason) for v in verdicts])
     if report.recommended and not brief:
-        output.show(f"Recommended: [bold]{safe(report.recommended)}[/]. {safe(report.recommended_reason)}\n")
+        output.table("", ("", ""), [("Recommended", f"{report.recommended}. {report.recommended_reason}")])
     _show_fragments(output, report, brief=brief)
     _show_rows(output, report)
     if report.lengths is not None:
@@ -56,11 +58,11 @@ def _show_rows(output: Output, report: DataReport) -> None:
         )
     if report.features:
         output.table("Features", ("", "rows"), [(name, f"{rows:,}") for name, rows in report.features.items()])
-    output.table(
-        "Columns",
-        ("name", "type", "nulls", "example"),
-        [(column.name, column.type, f"{column.nulls:,}", column.example) for column in report.columns],
-    )
+    shown = report.columns[:_COLUMNS]
+    columns = [(column.name, column.type, f"{column.nulls:,}", column.example) for column in shown]
+    if len(shown) < len(report.columns):
+        columns.append((f"and {len(report.columns) - len(shown):,} more", "", "", ""))
+    output.table("Columns", ("name", "type", "nulls", "example"), columns)
 
 
 def _show_lengths(output: Output, report: DataReport) -> None:
@@ -79,9 +81,8 @@ def _show_lengths(output: Output, report: DataReport) -> None:
     if report.max_length is not None:
         facts.append(("recommended max_length", f"{report.max_length:,}: {report.max_length_reason}"))
     if report.packing is not None:
-        packed = (
-            f"{report.packing.rows:,} rows into {report.packing.sequences:,} sequences, {report.packing.fill:.0%} full"
-        )
+        into = counted(report.packing.sequences, "sequence")
+        packed = f"{counted(report.packing.rows, 'row')} into {into}, {report.packing.fill:.0%} full"
         facts.append(("packing", f"{packed}; {saving(report.packing)}"))
     if report.tokens_per_epoch is not None:
         facts.append(("tokens trained in one epoch", f"{report.tokens_per_epoch:,}"))
@@ -100,7 +101,7 @@ def _bars(histogram: Histogram, limit: int | None) -> Iterator[tuple[str, str, s
 def show_audit(output: Output, audit: LabelAudit) -> None:
     """What is really trained on, with the first rows' masks."""
     with_stop = f"{audit.rows_kept - audit.rows_without_stop:,} of {audit.rows_kept:,}"
-    bos = ", ".join(f"{rows:,} rows with {count}" for count, rows in audit.bos_per_row.items())
+    bos = ", ".join(f"{counted(rows, 'row')} with {count}" for count, rows in audit.bos_per_row.items())
     dropped = audit.rows - audit.rows_kept
     facts = [
         ("loss on", audit.loss_on),
@@ -110,11 +111,12 @@ def show_audit(output: Output, audit: LabelAudit) -> None:
         ("BOS tokens", bos),
     ]
     if lost := audit.cutting:
-        answers = f"{lost.answers_cut:,} answers cut, {lost.answers_gone:,} gone, {lost.stops_gone:,} stop tokens gone"
-        facts.append(("lost by cutting", f"{lost.answer_tokens:,} tokens to train on: {answers}"))
+        answers = f"{counted(lost.answers_cut, 'answer')} cut, {lost.answers_gone:,} gone"
+        answers += f", {counted(lost.stops_gone, 'stop token')} gone"
+        facts.append(("lost by cutting", f"{counted(lost.answer_tokens, 'token')} to train on: {answers}"))
     if pairs := audit.pairs:
         sides = f"{pairs.chosen_tokens:,} tokens in chosen, {pairs.rejected_tokens:,} in rejected answers"
-        facts.append(("pairs", f"{sides}, {pairs.equal:,} pairs equal"))
+        facts.append(("pairs", f"{sides}, {counted(pairs.equal, 'pair')} equal"))
     output.table(f"Label audit ({audit.prepared_by})", ("", ""), facts)
     trained, masked = ("[black on green]{}[/]", "[dim]{}[/]") if output.coloured else ("{{+{}+}}", "{}")
     for row in audit.preview:

@@ -9,8 +9,10 @@ from .. import pipeline
 from ..errors import UsageError
 from ..files import write_atomic
 from ..plan.preflight import check_method
+from ..recipe.schema import Mapping
 from ..recipe.template import recipe_text
 from ..rules import refuse_errors
+from ..words import counted
 from .common import add_data_options, add_json, has_errors
 from .output import Output, safe
 
@@ -35,7 +37,16 @@ def run(arguments: argparse.Namespace) -> int:
             why="A recipe is never overwritten unasked.",
             fix="Give --force, or another name with --recipe.",
         )
-    report = pipeline.inspect(arguments.data, method=arguments.method, model=arguments.model, audit=False)
+    mapping, keep = dict(arguments.mapping or ()), dict(arguments.filter or ())
+    report = pipeline.inspect(
+        arguments.data,
+        method=arguments.method,
+        model=arguments.model,
+        mapping=Mapping(**mapping),
+        keep=keep,
+        bad_rows=arguments.bad_rows,
+        audit=False,
+    )
     verdict = next(verdict for verdict in report.verdicts if verdict.method == arguments.method)
     if verdict.status == "INCOMPATIBLE":
         raise UsageError(
@@ -48,9 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
         model=arguments.model,
         method=arguments.method,
         test=arguments.test,
-        mapping=verdict.mapping,
-        keep=verdict.filter,
-        remark=f"{report.rows + report.rows_invalid:,} rows, {verdict.status}: {verdict.reason}",
+        mapping={**(verdict.mapping or {}), **mapping},
+        keep={**(verdict.filter or {}), **keep},
+        bad_rows=arguments.bad_rows,
+        remark=f"{counted(report.rows + report.rows_invalid, 'row')}, {verdict.status}: {verdict.reason}",
         folder=arguments.recipe.resolve().parent,
     )
     write_atomic(arguments.recipe, text)

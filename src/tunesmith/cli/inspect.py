@@ -47,13 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
             quality=not arguments.no_quality,
             progress=progress,
         )
+    if arguments.html:
+        write_atomic(arguments.html, pipeline.data_page(report))
     if arguments.json:
         output.record(report)
     else:
         show_data(output, report)
     output.findings(report.findings)
     if arguments.html:
-        write_atomic(arguments.html, pipeline.data_page(report))
         output.say(f"wrote {safe(arguments.html)}")
     if not has_errors(report.findings):
         output.next_step("init", *arguments.data, "--model", arguments.model or "MODEL")

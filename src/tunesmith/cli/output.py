@@ -20,6 +20,7 @@ from rich.table import Table
 from ..errors import TunesmithError
 from ..records import Event, Finding
 from ..rules import FindingsError
+from ..words import counted
 
 # Control characters (C0 but tab and newline, C1), line separators, the bidirectional overrides, which can disguise
 # text, and the halves of surrogate pairs that stand for undecodable bytes in file names.
@@ -122,9 +123,13 @@ class Output:
         self.words.print(f"[dim]Next:[/] tunesmith {one_line(shlex.join(map(str, words)))}", soft_wrap=True)
 
     def error(self, error: TunesmithError) -> None:
-        """What, why, and what to do."""
-        if isinstance(error, FindingsError) and len(error.findings) > 1:
-            self.findings(error.findings)
+        """What, why, and what to do, on stderr; where the answer is JSON, also as a record with the findings."""
+        findings = error.findings if isinstance(error, FindingsError) else []
+        if self.as_json:
+            told = {"what": error.what, "why": error.why, "fix": error.fix}
+            self.record({"error": told, "findings": [found.model_dump(mode="json") for found in findings]})
+        if len(findings) > 1:
+            self.findings(findings)
         self.say(f"[bold red]error:[/] {one_line(error.what)}")
         self.say(f"  [dim]why:[/] {one_line(error.why)}")
         self.say(f"  [dim]fix:[/] {one_line(error.fix)}")
@@ -144,6 +149,15 @@ class Output:
         )
         with Progress(*columns, console=self.words, transient=False) as bars:
             yield StageProgress(self, bars)
+
+
+def _slow_rows(prepared: dict[str, Any]) -> Iterator[str]:
+    """Why rows ("train", "eval") were prepared by TRL rather than on the fast path, or by a slower encoder."""
+    for name, how in prepared.items():
+        if how["not_taken"]:
+            yield f"{safe(name)} rows prepared by TRL, not on the fast path: {one_line(how['not_taken'])}"
+        elif how["slower"]:
+            yield f"{safe(name)} rows encoded by {safe(how['encoder'])}, not by tiktoken: {one_line(how['slower'])}"
 
 
 class StageProgress:
@@ -178,11 +192,14 @@ class StageProgress:
         if event.kind == "start":
             self._steps = int(data["steps"])
             self("train", event.step, self._steps)
+        elif event.kind == "rows":
+            for line in _slow_rows(data):
+                self._output.say(line)
         elif event.kind == "audit":
             with_stop = data["rows_kept"] - data["rows_without_stop"]
             self._output.say(
                 f"label audit: {data['trained_percent']:.1f}% of tokens are trained, a stop token in {with_stop:,} of "
-                f"{data['rows_kept']:,} rows, {data['rows_cut']:,} rows cut"
+                f"{counted(data['rows_kept'], 'row')}, {counted(data['rows_cut'], 'row')} cut"
             )
         elif event.kind == "log":
             speed = data["num_tokens"] / data["seconds"] if data["seconds"] else 0.0

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from .. import pipeline
 from ..records import Plan
+from ..words import counted
 from .common import add_json, has_errors, recipe_from_file
 from .output import Output, safe
-from .views import show_plan
+from .plan_views import show_options, show_plan
 
 OVERRIDES = True
 
@@ -20,6 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="also write a run folder: plan and rows, ready to train"
     )
+    parser.add_argument("--all", action="store_true", help="show every choice, not only those that matter most")
+    parser.add_argument(
+        "--exact", action="store_true", help="memory by the trainer's own step under fake tensors, without weights"
+    )
+    parser.add_argument(
+        "--compare", action="store_true", help="what the run would take on other machines, in full, by LoRA and QLoRA"
+    )
+    parser.add_argument("--probe", action="store_true", help="train a few steps here, and take the time from these")
+    parser.add_argument("--live", action="store_true", help="ask the Hub for the prices of today")
     add_json(parser)
 
 
@@ -27,17 +37,24 @@ def run(arguments: argparse.Namespace) -> int:
     """Plan a recipe; exit code 1 when the plan has errors, which write no run folder."""
     output = Output(as_json=arguments.json)
     recipe = recipe_from_file(arguments.recipe, arguments.overrides)
-    folder = pipeline.prepare_run(recipe, arguments.output) if arguments.output else None
-    plan = Plan.load(folder) if folder else pipeline.make_plan(recipe)
+    how = {name: getattr(arguments, name) for name in ("exact", "compare", "live")}
+    folder = pipeline.prepare_run(recipe, arguments.output, **how) if arguments.output else None
+    if folder:
+        plan = Plan.load(folder)
+    else:
+        with output.progress() as progress:
+            plan = pipeline.make_plan(recipe, probe=arguments.probe, listen=progress.event, **how)
     if arguments.json:
         output.record(plan)
     else:
-        show_plan(output, plan)
+        show_plan(output, plan, every_choice=arguments.all)
+        if plan.options:
+            show_options(output, plan)
     if folder:
         output.show(f"run folder  {safe(folder)}")
         for name, split in (("train", plan.train), ("eval", plan.eval), ("test", plan.test)):
             if split is not None:
-                output.show(f"{name:<11} {split.rows:,} rows in {safe(split.path)}")
+                output.show(f"{name:<11} {counted(split.rows, 'row')} in {safe(split.path)}")
     output.findings(plan.findings)
     if folder:
         output.next_step("resume", folder)

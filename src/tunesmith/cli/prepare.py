@@ -13,6 +13,7 @@ from .. import pipeline
 from ..errors import UsageError
 from ..files import write_atomic
 from ..records import Cluster, Preparation, PreparationSettings
+from ..words import counted
 from .common import add_json, add_roles, add_source, positive, sources
 from .output import Output, safe
 
@@ -144,7 +145,7 @@ def _submitted(output: Output, arguments: argparse.Namespace) -> int:
 def _push(output: Output, record: Preparation, arguments: argparse.Namespace) -> str | None:
     rows = sum(file.rows for file in record.files.values())
     size = sum(file.bytes for file in record.files.values())
-    question = f"Push {rows:,} rows ({size:,} bytes) to the private dataset {safe(arguments.push)}? [y/N] "
+    question = f"Push {counted(rows, 'row')} ({size:,} bytes) to the private dataset {safe(arguments.push)}? [y/N] "
     if not arguments.yes:
         output.say(question)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):

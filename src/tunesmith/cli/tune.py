@@ -11,7 +11,8 @@ from ..records import DataReport, Plan
 from .common import add_data_options, add_json, add_output, has_errors, recipe_from_options
 from .data_views import show_data
 from .output import Output, safe
-from .views import show_plan, show_receipt
+from .plan_views import show_plan
+from .views import show_receipt
 
 OVERRIDES = True
 
@@ -36,7 +37,7 @@ def tune(output: Output, recipe: Recipe, folder: Path | None) -> int:
     folder = pipeline.prepare_run(recipe, folder)
     plan = Plan.load(folder)
     show_data(output, DataReport.load(folder), brief=True)
-    show_plan(output, plan, brief=True)
+    show_plan(output, plan)
     output.findings(plan.findings)
     output.say("The worker loads the libraries and the model.")
     with output.progress() as progress:

@@ -4,47 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..records import Check, Comparison, EvalReport, Manifest, Plan, Receipt, RunRecord
+from ..records import Check, Comparison, EvalReport, Manifest, Receipt, RunRecord
+from ..words import counted
 from .output import Output, safe
-
-_KEY_CHOICES = {
-    "model.dtype",
-    "max_length",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "learning_rate",
-    "num_train_epochs",
-    "max_steps",
-    "packing",
-    "gradient_checkpointing",
-    "save_steps",
-    "eval_steps",
-}
-
-
-def show_plan(output: Output, plan: Plan, *, brief: bool = False) -> None:
-    """A plan: sizes, and choices with their reasons; `brief` shows those that matter most."""
-    what = f"LoRA r={plan.lora['r']}" if plan.lora else "all weights"
-    share = plan.parameters_trained / plan.parameters
-    test = plan.test.rows if plan.test else 0
-    output.table(
-        "Plan",
-        ("", ""),
-        [
-            ("model", f"{plan.model.name} ({plan.model.architecture}, {plan.parameters:,} parameters)"),
-            ("trains", f"{what}: {plan.parameters_trained:,} parameters ({share:.1%})"),
-            ("data", f"{plan.train.rows:,} rows to train, {test:,} to compare; loss on {plan.loss_on}"),
-            ("steps", f"{plan.steps:,} ({plan.epochs:.3g} epochs, {plan.tokens_per_step:,} tokens per step)"),
-            ("machine", f"{plan.hardware.device}, {plan.hardware.name}, {plan.hardware.cores} cores"),
-            ("memory", f"{_size(plan.memory.state)} for weights, gradients and optimizer; activations come on top"),
-        ],
-    )
-    rows = [(c.name, _short(c.value), c.reason) for c in plan.choices if not brief or c.name in _KEY_CHOICES]
-    output.table("Choices", ("name", "value", "reason"), rows)
-
-
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def show_run(output: Output, folder: Path, record: RunRecord) -> None:
@@ -72,12 +34,12 @@ def _number(value: float | None) -> str:
 def show_evaluation(output: Output, report: EvalReport) -> None:
     """Tuned against base."""
     output.table(
-        f"Tuned against base on {report.rows:,} held-out rows ({report.split})",
+        f"Tuned against base on {counted(report.rows, 'held-out row')} ({report.split})",
         ("metric", "base", "tuned", "difference", "95% interval", "p"),
         [_comparison(comparison) for comparison in report.comparisons],
     )
     if report.fixed or report.broken:
-        output.show(f"{report.fixed:,} rows fixed, {report.broken:,} broken.\n")
+        output.show(f"{counted(report.fixed, 'row')} fixed, {report.broken:,} broken.\n")
 
 
 def _comparison(item: Comparison) -> tuple[str, ...]:

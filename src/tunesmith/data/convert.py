@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
+from ..records import Verdict
 from .formats import Detection
-from .formats.names import BAD, GOOD
+from .formats.case import is_made_of_messages
+from .formats.names import mark
+from .formats.recommended import recommend
 from .formats.sight import Sight
-from .formats.verdicts import is_made_of_messages, judge
+from .formats.verdicts import judge
 from .paths import value_of
 from .rows import BadRowError, Row, kind_of
 from .shape import as_text
@@ -51,6 +55,30 @@ def other_layouts(detection: Detection, method: str) -> list[Sight]:
     text = method == "sft" and "text" in detection.columns
     others = [part for part in detection.parts[1:] if judge(method, part, detection.facts).status == "READY"]
     return [part.sight for part in others if method != "sft" or text == ("text" in part.sight.columns)]
+
+
+def confirmed(detection: Detection, rows: Sequence[Row]) -> Detection:
+    """`detection` without READY for a method that refuses every single one of `rows`, and without recommending it."""
+    verdicts = [_confirmed(verdict, detection, rows) for verdict in detection.verdicts]
+    method, why = recommend(detection.sight, verdicts)
+    return replace(detection, verdicts=verdicts, recommended=method, recommended_reason=why)
+
+
+def _confirmed(verdict: Verdict, detection: Detection, rows: Sequence[Row]) -> Verdict:
+    if verdict.status != "READY":
+        return verdict
+    read, codes = reader(detection, conversational=True, method=verdict.method), set()
+    for row in rows:
+        try:
+            read(row)
+        except BadRowError as problem:
+            codes.add(problem.code)
+        else:
+            return verdict
+    if not codes:
+        return verdict
+    reason = f"No row can be trained on ({', '.join(sorted(codes))})."
+    return Verdict(method=verdict.method, status="INCOMPATIBLE", reason=reason)
 
 
 def _get(row: Row, columns: Columns, role: str) -> Any:
@@ -106,7 +134,8 @@ def _instruction(row: Row, columns: Columns) -> list[Row]:
     """Alpaca's question: the instruction with its input, after the history, which is context and not trained."""
     instruction = read_text(_get(row, columns, "instruction"), columns["instruction"])
     extra = read_text(_get(row, columns, "input") or "", "input")
-    question = "\n\n".join(part for part in (instruction, extra) if part.strip())
+    parts = (instruction, extra) if "input" in columns else (instruction,)
+    question = "\n\n".join(part for part in parts if part.strip()) if len(parts) > 1 else instruction
     history = _get(row, columns, "history") or []
     for turn in history:
         if not (isinstance(turn, dict) or (isinstance(turn, list) and len(turn) == 2)):
@@ -240,10 +269,10 @@ def _kto(row: Row, columns: Columns, chat: bool) -> Row:
 def _mark(value: Any, field: str) -> bool:
     if value is None:
         raise BadRowError("D005", field)
-    text = as_text(value).strip().lower()
-    if text not in GOOD | BAD:
+    good = mark(as_text(value))
+    if good is None:
         raise BadRowError("D013", field, f"{kind_of(value)} that is neither good nor bad")
-    return text in GOOD
+    return good
 
 
 def _rewarded(row: Row, columns: Columns, chat: bool) -> Row:

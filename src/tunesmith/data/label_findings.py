@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ..records import Finding, LabelAudit, Severity
 from ..rules import finding
+from ..words import counted
 from .rows import Place, Row, name_places
 
 
@@ -23,7 +24,14 @@ def refused_rows(rows: Sequence[Row], render: Callable[[Row], object]) -> dict[i
 def refusal_finding(refused: dict[int, str], places: Sequence[Place]) -> Finding:
     """T008 for the rows that `refused_rows` found; `places` are those of all rows."""
     rows = name_places([places[index] for index in refused])
-    return finding("T008", "chat template", count=f"{len(refused):,}", error=next(iter(refused.values())), rows=rows)
+    found = finding("T008", "chat template", count=f"{len(refused):,}", error=next(iter(refused.values())), rows=rows)
+    if len(refused) < len(places):
+        return found
+    fix = (
+        "Change the rows, or use a model whose template knows tools, where they have any, and takes their roles and "
+        "turns: dropping them would leave none."
+    )
+    return found.model_copy(update={"fix": fix})
 
 
 def audit_findings(audit: LabelAudit, where: str, *, context: int | None = None) -> list[Finding]:
@@ -79,15 +87,15 @@ def _what_is_lost(audit: LabelAudit) -> str:
         return ""
     share = 100 * cutting.answer_tokens / (audit.trained_tokens + cutting.answer_tokens)
     rows = [
-        f"{count:,} lose {what}"
+        f"{what} in {counted(count, 'row')}"
         for count, what in (
-            (cutting.answers_gone, "their whole answer"),
-            (cutting.answers_cut, "a part of it" if cutting.answers_gone else "a part of their answer"),
-            (cutting.stops_gone, "their stop token"),
+            (cutting.answers_gone, "the whole answer"),
+            (cutting.answers_cut, "a part of it" if cutting.answers_gone else "a part of the answer"),
+            (cutting.stops_gone, "the stop token"),
         )
         if count
     ]
-    return f" {cutting.answer_tokens:,} tokens to train on ({share:.1f}%) are lost: {', '.join(rows)}."
+    return f" Training loses {counted(cutting.answer_tokens, 'token')} ({share:.1f}%): {', '.join(rows)}."
 
 
 def _within_context(found: Finding, audit: LabelAudit, context: int | None) -> Finding:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..records import Histogram, Packing
+from ..words import counted
 from .tokens import percentile
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _rounded(tokens: int) -> int:
 def _lost(totals: Tokens, limit: int) -> tuple[str, float]:
     """The rows that are longer than `limit`, in words, and the share of all tokens that cutting there loses."""
     over = totals[totals > limit]
-    return f"{len(over):,} row{'s' * (len(over) != 1)}", float((over - limit).sum() / totals.sum())
+    return counted(len(over), "row"), float((over - limit).sum() / totals.sum())
 
 
 def packing(totals: Tokens, max_length: int) -> Packing:

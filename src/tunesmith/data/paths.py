@@ -56,18 +56,10 @@ class Path:
         return found
 
     def code(self, shape: Shape) -> str:
-        """The Python expression for its value in a row of the shape `shape`."""
+        """The Python expression for its value in a row of the shape `shape`, where no other column says a position."""
         if shape.get(self.text) is not None:
             return f"row[{quoted(self.text)}]"
-        parts = []
-        for step in self.steps:
-            if not isinstance(step, Path):
-                parts.append(f"[{quoted(step)}]")
-                continue
-            index = step.shape(shape)
-            lettered = index is not None and index.kind == "text"
-            parts.append(f'["{LETTERS}".index({step.code(shape)})]' if lettered else f"[{step.code(shape)}]")
-        return "row" + "".join(parts)
+        return "row" + "".join(f"[{quoted(step)}]" for step in self.steps)
 
 
 @dataclass(frozen=True)
@@ -198,10 +190,12 @@ def quoted(value: Any) -> str:
     """A value as a Python literal, with double quotes."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{quoted(key)}: {quoted(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(quoted, value)) + "]"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
-def known_paths(shape: Shape, most_deep: int = 3) -> list[str]:
+def known_paths(shape: Shape, most_deep: int = 5) -> list[str]:
     """The paths of keys through objects that rows of `shape` have."""
     found = []
     for key, inner in shape.keys:

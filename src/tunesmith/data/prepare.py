@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import hashlib
 import json
@@ -11,18 +12,17 @@ from typing import Any, Final, Literal
 
 from ..errors import UsageError
 from ..recipe.schema import Mapping
-from ..records import Finding
+from ..records import Finding, Wanted
 from ..records.data import LossOn, TrainedLayout
 from ..rules import FindingsError, finding
+from ..words import counted
 from .convert import other_layouts, reader
 from .formats import Detection, detect, unusable
 from .paths import value_of
-from .rows import BadRowError, Place, Row, name_places
+from .rows import BadRowError, Place, Row, name_columns, name_places
 from .shape import as_text
 from .sources import RawData, Spec, read
 from .turns import answers
-
-Value = bool | int | float | str
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def prepare(
     detection: Detection | None = None,
     like: Prepared | None = None,
     method: str = "sft",
-    filter: dict[str, Value] | None = None,  # noqa: A002 - the recipe's word
+    filter: dict[str, Wanted] | None = None,  # noqa: A002 - the recipe's word
 ) -> Prepared:
     """Turn raw rows into the layout of TRL's that a method trains on, so that the loss falls on the answers.
 
@@ -81,7 +81,7 @@ def prepare(
         detection: The result of `detect` on the same rows, when it is there already.
         like: Training rows whose layout these rows, held out in a file of their own, must have too.
         method: The method to train with.
-        filter: Column -> the value that rows to train on have.
+        filter: Column -> the value that rows to train on have, or several.
 
     Raises:
         UsageError: mapping or filter don't fit the columns, or the rows can't be given the layout of `like`.
@@ -94,8 +94,8 @@ def prepare(
     if refusal:
         raise FindingsError([refusal])
     conversational = conversational if like is None else is_conversational(like.rows[0])
-    places, wanted = _filtered(raw, kept)
-    rows, places, bad = _convert(places, wanted, reader(detection, conversational=conversational, method=method))
+    places, left = _filtered(raw, kept)
+    rows, places, bad = _convert(places, left, reader(detection, conversational=conversational, method=method))
     bad = [*raw.refused, *bad]
     unparsed = raw.unparsed()
     faults = [*([unparsed] if unparsed else []), *bad_row_findings(bad, where)]
@@ -105,7 +105,7 @@ def prepare(
     total = (len(raw.rows) if raw.total is None else raw.total) + len(raw.rejected)
     if faults and bad_rows == "drop":
         faults = [dropped_finding(faults, len(rejected), total, where)]
-    left_out = len(raw.rows) - len(wanted) + raw.filtered
+    left_out = len(raw.rows) - len(left) + raw.filtered
     findings = [*raw.findings, *faults, *notes(detection, method, kept, left_out, total, where)]
     if like is not None:
         rows, layout, loss_on, cut = _laid_out_like(like, rows, where)
@@ -123,7 +123,7 @@ def training_rows(
     source: Spec,
     method: str = "sft",
     mapping: dict[str, str] | None = None,
-    filter: dict[str, Value] | None = None,  # noqa: A002 - the recipe's word
+    filter: dict[str, Wanted] | None = None,  # noqa: A002 - the recipe's word
 ) -> list[Row]:
     """The rows of a file in TRL's layout for a method, without those that can't be trained on.
 
@@ -135,11 +135,22 @@ def training_rows(
     refusal = unusable(detection, raw.name, method)
     if refusal:
         raise FindingsError([refusal])
-    places, wanted = _filtered(raw, kept)
-    return _convert(places, wanted, reader(detection, conversational=False, method=method))[0]
+    places, left = _filtered(raw, kept)
+    rows, _, _ = _convert(places, left, reader(detection, conversational=False, method=method))
+    layout = one_layout({tuple(row) for row in rows})
+    return [layout(row) for row in rows]
 
 
-def _filtered(raw: RawData, kept: dict[str, Value]) -> tuple[list[Place], list[Row]]:
+def one_layout(columns: Iterable[tuple[str, ...]]) -> Callable[[Row], Row]:
+    """What brings rows that have these sets of columns into one layout, as a dataset needs it.
+
+    Where some are conversations and some prompts with completions, all become conversations.
+    """
+    layouts = {tuple(name for name in one if name != "tools") for one in columns}
+    return _joined if layouts == {("messages",), ("prompt", "completion")} else lambda row: row
+
+
+def _filtered(raw: RawData, kept: dict[str, Wanted]) -> tuple[list[Place], list[Row]]:
     """The rows that have the values of the filter, each with its number in the file."""
     for column in kept:
         if not any(column in row or value_of(row, column) is not None for row in raw.rows):
@@ -147,32 +158,38 @@ def _filtered(raw: RawData, kept: dict[str, Value]) -> tuple[list[Place], list[R
             near = difflib.get_close_matches(column, columns, n=1, cutoff=0.5)
             raise UsageError(
                 f"data.filter names the column {column!r}, which isn't there.",
-                why=f"The columns are {', '.join(columns)}.",
+                why=f"The columns are {name_columns(columns)}.",
                 fix=f"Did you mean {near[0]!r}?" if near else "Name one of these columns.",
             )
-    wanted = [
-        (place, row)
-        for place, row in zip(raw.places, raw.rows, strict=True)
-        if all(equals(value_of(row, column), value) for column, value in kept.items())
-    ]
-    return [place for place, _ in wanted], [row for _, row in wanted]
+    left = [(place, row) for place, row in zip(raw.places, raw.rows, strict=True) if wanted(row, kept)]
+    return [place for place, _ in left], [row for _, row in left]
 
 
-def equals(value: Any, wanted: Value) -> bool:
-    """Whether a value is what a filter wants; in CSV, everything is text."""
+def wanted(row: Row, kept: dict[str, Wanted]) -> bool:
+    """Whether a row has the values of a filter."""
+    return all(equals(value_of(row, column), value) for column, value in kept.items())
+
+
+def equals(value: Any, wanted: Wanted) -> bool:
+    """Whether a value is what a filter wants; in CSV everything is text, and Parquet's dates are named by text."""
+    if isinstance(wanted, list):
+        return any(equals(value, one) for one in wanted)
+    if isinstance(value, datetime.date):
+        value = str(value)
     if isinstance(wanted, bool) and isinstance(value, str):
         return value.strip().lower() == as_text(wanted)
     return bool(value == wanted) or (isinstance(value, str) and value == as_text(wanted))
 
 
 def notes(
-    detection: Detection, method: str, kept: dict[str, Value], left_out: int, total: int, where: str
+    detection: Detection, method: str, kept: dict[str, Wanted], left_out: int, total: int, where: str
 ) -> list[Finding]:
     """D017 for rows of other layouts that are trained on as well, D019 for rows that the filter left out."""
     others = {sight.key for sight in other_layouts(detection, method)}
     mixed = [part.share(total) for part in detection.parts[1:] if part.sight.key in others]
     shown = "; ".join(
-        f"{share.rows:,} rows ({share.share:.1%}) are {share.layout} (rows {name_places(share.examples)})"
+        f"{share.layout} in {counted(share.rows, 'row')} ({share.share:.1%}; "
+        f"{name_places(share.examples, share.rows - len(share.examples))})"
         for share in mixed
     )
     notes = [finding("D017", where, main=detection.layout, others=shown)] if mixed else []

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..progress import Progress, silent
 from ..recipe.schema import Mapping
-from ..records import DataReport, Finding, LabelAudit, TokenLengths, Verdict
+from ..records import DataReport, Finding, LabelAudit, TokenLengths, Wanted
 from ..rules import FindingsError, finding
 from . import tokens
 from .columns import describe
-from .convert import reader
-from .formats import Detection, detect
+from .convert import confirmed, reader
+from .formats import Detection, detect, with_code
 from .lengths import Measures, measures
-from .paths import value_of
-from .prepare import Prepared, equals, is_conversational, prepare
+from .prepare import Prepared, is_conversational, prepare, wanted
 from .quality import examine
 from .refused import without_refused
 from .rendered import Renderer, rendered_findings
@@ -33,6 +32,9 @@ _HELD = 256 * 2**20
 """Bytes of files up to which all rows are held and looked at."""
 _EXAMINED = 100_000
 """About so many rows of larger files are held, evenly spread; the others are read and judged one by one."""
+
+_READ_OTHERWISE = ("D020", "D021")
+"""Findings on rows that other readers refuse, or read other values from."""
 
 _Measured = tuple[TokenLengths | None, LabelAudit | None, Measures | None, list[Finding]]
 
@@ -52,7 +54,7 @@ def inspect(
     *,
     method: str | None = None,
     mapping: Mapping | None = None,
-    keep: Columns[str, bool | int | float | str] | None = None,
+    keep: Columns[str, Wanted] | None = None,
     bad_rows: Literal["error", "drop"] = "error",
     tokenizer: PreTrainedTokenizerBase | None = None,
     light: LightEncoder | None = None,
@@ -70,7 +72,7 @@ def inspect(
         data: A path, glob, folder or Hub id, a recipe's Source, or several of these.
         method: The method that findings, lengths and label audit are for; None for the one that the data is made for.
         mapping: The columns that the recipe names.
-        keep: The recipe's filter: column -> the value that rows to train on have.
+        keep: The recipe's filter: column -> the value that rows to train on have, or several.
         bad_rows: Whether rows that can't be trained on are errors, or are dropped.
         tokenizer: For the label audit, which runs TRL's preparation; without it there is none.
         light: For token lengths where there is no audit.
@@ -93,15 +95,18 @@ def inspect(
     held = _gathered(opened) if opened.bytes <= _HELD else None
     structure = RowStructure(held.rows, held.places) if held else opened.structure()
     name = str(data) if isinstance(data, str | Path) else opened.titles[0] if len(opened.titles) == 1 else None
-    detection = detect(structure, mapping, filtered=keep, source=name)
+    detection = detect(structure, mapping, filtered=keep)
     method = method or detection.recommended or "sft"
     raw = held or _sampled(opened, structure.rows, detection, method, keep)
-    report = _begun(name or raw.name, raw, structure, detection, method, model)
+    if name is not None:
+        plain = not raw.rejected and not any(found.code in _READ_OTHERWISE for found in raw.findings)
+        detection = with_code(detection, mapping.model_dump(exclude_none=True), name, plain=plain)
+    usable = confirmed(detection, [row for row in raw.rows if wanted(row, keep)])
+    report = _begun(name or raw.name, raw, structure, usable, method, model)
     try:
         prepared = _prepared(raw, mapping, keep, bad_rows, detection, method, tokenizer, light)
     except FindingsError as refusal:
-        refused = {"findings": [*raw.findings, *refusal.findings], "verdicts": _none_usable(report, refusal)}
-        return report.model_copy(update=refused)
+        return report.model_copy(update={"findings": [*raw.findings, *refusal.findings]})
     progress("Counting tokens", 0, len(prepared.rows))
     if tokenizer is not None and audit and method not in ("grpo", "rloo"):
         measured = _audited(prepared, raw.name, method, tokenizer, training or {}, stop_ids, context)
@@ -115,23 +120,13 @@ def inspect(
     return report.model_copy(update={"quality": figures, "findings": [*report.findings, *found]})
 
 
-def _none_usable(report: DataReport, refusal: FindingsError) -> list[Verdict]:
-    """The verdicts, without READY for a method that every single row is refused for."""
-    codes = [found.code for found in refusal.findings]
-    if "D002" not in codes:
-        return report.verdicts
-    reason = f"No row can be trained on ({', '.join(code for code in codes if code != 'D002')})."
-    given = {"status": "INCOMPATIBLE", "reason": reason, "mapping": None, "filter": None, "code": None}
-    return [one.model_copy(update=given) if one.method == report.method else one for one in report.verdicts]
-
-
 def _gathered(opened: Opened) -> RawData:
     """All rows.
 
     Raises:
         FindingsError: D001 or D002, there is no readable row.
     """
-    raw = RawData(opened.name, [], [], [], unit=opened.unit)
+    raw = RawData(opened.name, [], [], [])
     for numbered in opened.rows():
         if numbered.row is None:
             raw.rejected.append((numbered.place, BadRowError("D001", opened.unit, numbered.problem or "")))
@@ -141,9 +136,7 @@ def _gathered(opened: Opened) -> RawData:
     return _finished(raw, opened)
 
 
-def _sampled(
-    opened: Opened, total: int, detection: Detection, method: str, keep: dict[str, bool | int | float | str]
-) -> RawData:
+def _sampled(opened: Opened, total: int, detection: Detection, method: str, keep: dict[str, Wanted]) -> RawData:
     """Some rows, evenly spread; of all the others, those that can't be parsed or trained on.
 
     Raises:
@@ -152,7 +145,7 @@ def _sampled(
     stride = -(-total // _EXAMINED) or 1
     ready = detection.verdict_of(method).status == "READY"
     read = reader(detection, conversational=True, method=method) if ready else None
-    raw = RawData(opened.name, [], [], [], unit=opened.unit, total=total)
+    raw = RawData(opened.name, [], [], [], total=total)
     number = filtered = 0
     for numbered in opened.rows():
         if numbered.row is None:
@@ -162,7 +155,7 @@ def _sampled(
         if number % stride == 1 or stride == 1:
             raw.rows.append(numbered.row)
             raw.places.append(numbered.place)
-        elif not all(equals(value_of(numbered.row, column), value) for column, value in keep.items()):
+        elif not wanted(numbered.row, keep):
             filtered += 1
         elif read:
             try:
@@ -178,6 +171,7 @@ def _sampled(
 def _finished(raw: RawData, opened: Opened) -> RawData:
     raw.files.extend(opened.files)
     raw.findings.extend(opened.findings)
+    raw = replace(raw, unit=opened.unit)  # known for sure once the rows were read
     if not raw.rows:
         unparsed = raw.unparsed()
         raise FindingsError([unparsed or finding("D002", raw.name, left="")])
@@ -211,7 +205,7 @@ def _begun(
 def _prepared(
     raw: RawData,
     mapping: Mapping,
-    keep: dict[str, bool | int | float | str],
+    keep: dict[str, Wanted],
     bad_rows: Literal["error", "drop"],
     detection: Detection,
     method: str,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 Row = dict[str, Any]
@@ -10,6 +11,7 @@ Place = int | str
 """A row's number in its file (line or row, counted from 1); with several files "name:number"."""
 
 _SHOWN = 5
+_NAMED = 20
 
 
 class Numbered(NamedTuple):
@@ -43,7 +45,19 @@ def kind_of(value: Any) -> str:
     return type(value).__name__
 
 
-def name_places(places: Sequence[Place]) -> str:
-    """The first row numbers and how many more there are: "3, 7, 12, 13, 20 and 4 more"."""
+def name_columns(columns: Collection[str]) -> str:
+    """The first columns and how many more there are: "a, b, c and 4 more"."""
+    more = len(columns) - _NAMED
+    return ", ".join(islice(columns, _NAMED)) + (f" and {more:,} more" if more > 0 else "")
+
+
+def name_places(places: Sequence[Place], left_out: int = 0) -> str:
+    """The first row numbers and how many more there are: "row 3", "rows 3, 7, 12, 13, 20 and 4 more".
+
+    Args:
+        places: The numbers.
+        left_out: How many more there are besides.
+    """
     shown = ", ".join(str(place) for place in places[:_SHOWN])
-    return shown if len(places) <= _SHOWN else f"{shown} and {len(places) - _SHOWN} more"
+    more = max(0, len(places) - _SHOWN) + left_out
+    return f"{'row' if len(places) + left_out == 1 else 'rows'} {shown}" + (f" and {more:,} more" if more else "")

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any, Final, Protocol
 
 from .rows import Place, Row, kind_of
@@ -37,7 +37,11 @@ class Shape:
 
     def get(self, key: str) -> Shape | None:
         """The shape under a key of an object; None without that key."""
-        return dict(self.keys).get(key)
+        return self._by_key.get(key)
+
+    @cached_property
+    def _by_key(self) -> dict[str, Shape]:
+        return dict(self.keys)
 
 
 NULL = Shape("null")
@@ -265,8 +269,8 @@ def value_at(row: Row, path: str) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """A value as text: a text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """A value as text: a text as it is, anything else as JSON, in which dates and the like are texts."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _speakers(turns: Any, role: str) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ..records import Finding
 from ..rules import finding
+from ..words import counted
 from .rows import Row
 
 _FEW_ROWS = 100
@@ -72,5 +73,8 @@ def few_rows(rows: int, name: str) -> list[Finding]:
     """D011 where only few rows are held out."""
     if rows >= _FEW_ROWS:
         return []
-    resolution = min(100, math.ceil(100 * _LEAST_DISCORDANT / max(rows, 1)))
-    return [finding("D011", name, rows=rows, resolution=resolution)]
+    held = f"Only {counted(rows, 'row')} {'is' if rows == 1 else 'are'}" if rows else "No rows are"
+    if rows < _LEAST_DISCORDANT:
+        return [finding("D011", name, held=held, seen="no difference can be shown")]
+    resolution = math.ceil(100 * _LEAST_DISCORDANT / rows)
+    return [finding("D011", name, held=held, seen=f"differences under about {resolution} points can't be seen")]

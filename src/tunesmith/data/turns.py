@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Collection, Iterable
 from typing import Any, Final
@@ -34,6 +35,10 @@ ROLE_KEYS: Final = ("role", "from", "speaker", "author", "sender")
 CONTENT_KEYS: Final = ("content", "value", "text", "message", "utterance", "parts")
 EXCHANGE_KEYS: Final = (("input", "output"), ("human", "assistant"), ("user", "assistant"), ("question", "answer"))
 OPTIONAL_KEYS: Final = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking", "reasoning")
+
+
+_TEXT_PARTS: Final = (None, "text", "input_text", "output_text")
+_THOUGHTS: Final = ("reasoning", "thinking")
 
 
 def is_chat(value: Any) -> bool:
@@ -127,10 +132,29 @@ def _message(turn: Row, field: str) -> Row:
         raise BadRowError("D016", "weight")
     if content is None and message.get("tool_calls"):
         content = ""
+    if role == "assistant":
+        thought, content = _thoughts(content)
+        if thought and message.keys() & {"reasoning_content", *_THOUGHTS}:
+            raise BadRowError("D013", f"{field}[].content", "reasoning twice")
+        message |= {"reasoning_content": thought} if thought else {}
     text = read_text(content, f"{field}[].content")
     if role == "assistant" and not text.strip() and not message.get("tool_calls"):
         raise BadRowError("D012", "answer")
     return {"role": role, "content": text, **message}
+
+
+def _thoughts(content: Any) -> tuple[str, Any]:
+    """The reasoning in the parts that a content begins with, and the content without them."""
+    parts = content if isinstance(content, list) else []
+    begun = list(itertools.takewhile(lambda text: text is not None, map(_thought, parts)))
+    return "".join(text for text in begun if text), parts[len(begun) :] or "" if begun else content
+
+
+def _thought(part: Any) -> str | None:
+    """The reasoning that a part holds; None for another part."""
+    if not isinstance(part, dict) or not (part.get("type") in _THOUGHTS or part.get("thought") is True):
+        return None
+    return next((part[key] for key in ("text", *_THOUGHTS) if isinstance(part.get(key), str)), None)
 
 
 def role_of(value: Any) -> str:
@@ -177,12 +201,15 @@ def read_text(value: Any, field: str) -> str:
     if value is None:
         raise BadRowError("D005", field)
     if isinstance(value, list) and value and all(isinstance(part, (dict, str)) for part in value):
-        texts = [part if isinstance(part, str) else part.get("text", part.get("value")) for part in value]
-        for part, text in zip(value, texts, strict=True):
-            if not isinstance(text, str):
-                raise BadRowError("D013", field, f"parts of type {part.get('type')}")
-        return "".join(texts)
+        return "".join(part if isinstance(part, str) else _text_of(part, field) for part in value)
     raise BadRowError("D013", field, kind_of(value))
+
+
+def _text_of(part: Row, field: str) -> str:
+    text, kind = part.get("text", part.get("value")), "thought" if part.get("thought") is True else part.get("type")
+    if kind not in _TEXT_PARTS or not isinstance(text, str):
+        raise BadRowError("D013", field, f"parts of type {kind}")
+    return text
 
 
 def read_tools(value: Any, field: str) -> list[Any]:

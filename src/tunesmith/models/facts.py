@@ -2,66 +2,85 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
-import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
-from ..records import LinearShape, ModelFacts
-from .source import Source, hub_errors, read_json
+from ..errors import EnvironmentLacksError, UsageError
+from ..records import ModelFacts, ParameterParts
+from .architectures import Blueprint, Weight, blueprint
+from .config import Config
+from .families import find_known, kind_of
+from .parts import count_parts, linear_shapes, part_of
+from .source import Source, read_json
+from .stored import Stored, lacks_weights, stored_tensors
 
-_NOT_LINEAR = ("embed", "wte", "wpe", "lm_head", "norm", "ln_")
-_MAX_HEADER = 100 << 20  # safetensors' own limit for a header, in bytes
 _DTYPES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+_QUANTISED_BITS = {"fp8": 8, "fbgemm_fp8": 8}  # by quant_method, where the config doesn't say
 
 
-def model_facts(source: Source) -> ModelFacts:
+def model_facts(source: Source, *, planning: bool = False) -> ModelFacts:
     """The facts of a model.
 
+    Parameters are counted in the headers of its safetensors files. With `planning`, config.json alone will do where
+    there are no weights or the Hub can't be reached; then the table of architectures gives the shapes.
+
     Raises:
-        UsageError: config.json or the weight files can't be read, or the weights aren't safetensors.
+        UsageError: config.json or the weight files can't be read or are absurd, or the weights aren't safetensors.
+        EnvironmentLacksError: the weights are on the Hub, and it can't be reached.
     """
     config = read_json(source.folder / "config.json")
-    text = {**config, **(config.get("text_config") or {})}
-    tensors = dict(_tensors(source))
-    if not tensors:
-        raise UsageError(f"{source.name} holds no weights.", why="Its files are empty.", fix="Save the model again.")
-    tokenizer = source.folder / "tokenizer_config.json"
-    dtypes = Counter[str]()
-    for dtype, shape in tensors.values():
-        dtypes[dtype] += math.prod(shape)
-    architectures = config.get("architectures") or ["unknown"]
+    drawn = blueprint(config, source.name)
+    stored = _stored(source, planning=planning)
+    quantised = _quantised(config, source.name)
+    tied = _tied(stored, config) if stored else drawn.tied
+    weights = _weights(stored, drawn, source.name, tied=tied, quantised=bool(quantised))
+    parts = count_parts(weights)
+    parameters = sum(weight.parameters for weight in weights)
+    dtype = _dtype(stored, config, quantised=bool(quantised))
+    sizes, known = drawn.sizes, find_known(source.name)
     return ModelFacts(
         name=source.name,
         location=source.location,
         revision=source.revision,
-        architecture=architectures[0],
+        architecture=_architecture(config),
         model_type=str(config.get("model_type", "unknown")),
-        parameters=sum(math.prod(shape) for _, shape in tensors.values()),
-        linears=_linears(tensors),
-        experts=any(".experts." in name for name in tensors),
-        layers=_number(text, "num_hidden_layers", "n_layer"),
-        hidden=_number(text, "hidden_size", "n_embd"),
-        intermediate=_number(text, "intermediate_size", "n_inner"),
-        vocabulary=_number(text, "vocab_size"),
-        context=_number(text, "max_position_embeddings", "n_positions"),
-        dtype=_DTYPES.get(dtypes.most_common(1)[0][0], "other"),
-        tied=not any(name.startswith("lm_head.") for name in tensors),
-        has_template=(source.folder / "chat_template.jinja").exists()
-        or (tokenizer.exists() and bool(read_json(tokenizer).get("chat_template"))),
+        parameters=parameters,
+        parts=parts,
+        active=_active(parameters, parts, sizes.expert_count, sizes.expert_active),
+        linears=linear_shapes(weights),
+        fused=list(drawn.fused),
+        experts=parts.experts > 0,
+        expert_count=sizes.expert_count,
+        expert_active=sizes.expert_active,
+        layers=sizes.layers,
+        hidden=sizes.hidden,
+        intermediate=sizes.intermediate,
+        heads=sizes.heads,
+        kv_heads=sizes.kv_heads,
+        head_dim=sizes.head_dim,
+        vocabulary=sizes.vocabulary,
+        context=sizes.context,
+        window=sizes.window,
+        windowed=sizes.windowed,
+        dtype=dtype,
+        tied=tied,
+        quantised=quantised,
+        vision=drawn.vision,
+        has_template=known.has_template if known and source.as_of else _has_template(source.folder),
         stop_ids=stop_ids(source.folder),
-        bytes=sum(math.prod(shape) * _size(dtype) for dtype, shape in tensors.values()),
+        kind=known.kind if known else kind_of(source.name),
+        gated=known.gated if known else None,
+        licence=known.licence if known else "",
+        bytes=sum(tensor.bytes for tensor in stored) or _bytes(weights, dtype, config, quantised),
+        rough=not drawn.known or bool(sizes.missing),
+        from_headers=bool(stored),
+        missing=_missing(parts, drawn),
+        origin="table" if source.as_of else "files",
+        as_of=source.as_of,
     )
-
-
-def _number(config: dict[str, Any], *names: str) -> int:
-    """The first of `names` that the config has as a number, else 0; GPT-2 and its kin have names of their own."""
-    return next((int(config[name]) for name in names if isinstance(config.get(name), int | float)), 0)
 
 
 def stop_ids(folder: Path) -> list[int]:
@@ -73,84 +92,93 @@ def stop_ids(folder: Path) -> list[int]:
     files = [folder / name for name in ("generation_config.json", "config.json")]
     file = next((file for file in files if file.exists()), None)
     stops = read_json(file).get("eos_token_id") if file else None
-    return [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
+    return [stop for stop in (stops if isinstance(stops, list) else [stops]) if isinstance(stop, int)]
 
 
-def _size(dtype: str) -> int:
-    bits = re.search(r"\d+", dtype)  # F32, BF16, F8_E4M3; BOOL takes a byte
-    return max(1, int(bits[0] if bits else 8) // 8)
-
-
-def _linears(tensors: dict[str, tuple[str, list[int]]]) -> list[LinearShape]:
-    shapes = Counter[tuple[str, int, int]]()
-    for name, (_, shape) in tensors.items():
-        layer, _, kind = name.rpartition(".")
-        if kind == "weight" and len(shape) == 2 and not any(part in layer for part in _NOT_LINEAR):
-            shapes[layer.rpartition(".")[2], shape[0], shape[1]] += 1
-    return [
-        LinearShape(name=name, out_features=rows, in_features=columns, count=count)
-        for (name, rows, columns), count in shapes.items()
-    ]
-
-
-def _tensors(source: Source) -> Iterator[tuple[str, tuple[str, list[int]]]]:
-    """Name -> (safetensors dtype, shape) of every tensor, from the headers alone."""
-    if source.revision is not None:
-        yield from _hub_tensors(source)
-        return
-    for file in _weight_files(source):
-        yield from _header(file).items()
-
-
-def _weight_files(source: Source) -> list[Path]:
-    """The files that from_pretrained reads: the one file, else those of the index; others may lie beside them."""
-    whole, index = source.folder / "model.safetensors", source.folder / "model.safetensors.index.json"
-    if whole.exists():
-        return [whole]
-    if index.exists():
-        names = read_json(index).get("weight_map")
-        if not isinstance(names, dict):
-            raise UsageError(f"{index} has no weight_map.", why="The file is damaged.", fix="Save the model again.")
-        return sorted({source.folder / str(name) for name in names.values()})
-    raise UsageError(
-        f"{source.name} has no model.safetensors.",
-        why="Only safetensors weights are loaded: other formats can run code.",
-        fix="Convert the model with save_pretrained in a trusted environment, or take a repository that has them.",
-    )
-
-
-def _header(file: Path) -> dict[str, tuple[str, list[int]]]:
+def _stored(source: Source, *, planning: bool) -> list[Stored]:
+    """The tensors of its files; none where a plan has to do without."""
+    if planning and (source.as_of or lacks_weights(source)):
+        return []
     try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > _MAX_HEADER:
-                raise ValueError("its header is too long")
-            header = dict(json.loads(stream.read(length)))
-        header.pop("__metadata__", None)
-        tensors = {
-            name: (str(entry["dtype"]), [int(size) for size in entry["shape"]]) for name, entry in header.items()
-        }
-        if file.stat().st_size < 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0):
-            raise ValueError("it is shorter than its header says")
-    except (OSError, struct.error, ValueError, LookupError, TypeError) as error:
+        stored = stored_tensors(source)
+    except EnvironmentLacksError:
+        if planning:
+            return []
+        raise
+    if not stored:
+        raise UsageError(f"{source.name} holds no weights.", why="Its files are empty.", fix="Save the model again.")
+    return stored
+
+
+def _weights(stored: Sequence[Stored], drawn: Blueprint, name: str, *, tied: bool, quantised: bool) -> Sequence[Weight]:
+    """What the model's parameters are once loaded: as stored, or as the table draws them."""
+    # Quantised files hold packed numbers, whose shapes aren't the weights'.
+    if stored and not (quantised and drawn.weights):
+        return [Weight(tensor.name, tensor.shape) for tensor in stored if not (tied and part_of(tensor.name) == "head")]
+    if not drawn.weights:
         raise UsageError(
-            f"{file} isn't a complete safetensors file.", why=str(error), fix="Copy or download the model again."
-        ) from None
-    return tensors
+            f"config.json of {name} doesn't say {', '.join(drawn.sizes.missing)}.",
+            why="Without weight files nothing else tells how large the model is.",
+            fix="Download the model's own config.json again, or give a folder that holds the weights too.",
+        )
+    return drawn.weights
 
 
-def _hub_tensors(source: Source) -> Iterator[tuple[str, tuple[str, list[int]]]]:
-    from huggingface_hub import errors, get_safetensors_metadata
+def _tied(stored: Sequence[Stored], config: Mapping[str, Any]) -> bool:
+    """Whether the output head is the embedding: some models store it all the same, as Qwen3-0.6B does."""
+    return config.get("tie_word_embeddings") is True or not any(part_of(tensor.name) == "head" for tensor in stored)
 
-    try:
-        with hub_errors(source.name):
-            metadata = get_safetensors_metadata(source.location, revision=source.revision)
-    except errors.NotASafetensorsRepoError:
-        raise UsageError(
-            f"{source.name} has no safetensors weights on the Hub.",
-            why="Only safetensors weights are loaded: other formats can run code.",
-            fix="Take a repository or revision that has them.",
-        ) from None
-    for file in metadata.files_metadata.values():
-        for name, tensor in file.tensors.items():
-            yield name, (tensor.dtype, list(tensor.shape))
+
+def _missing(parts: ParameterParts, drawn: Blueprint) -> int:
+    """What the files lack, part by part: Transformers fills it with random numbers, and only warns."""
+    if not drawn.known:
+        return 0
+    held = parts.model_dump()
+    return sum(max(0, count - held[part]) for part, count in count_parts(drawn.weights).model_dump().items())
+
+
+def _active(parameters: int, parts: ParameterParts, count: int, chosen: int) -> int:
+    idle = parts.experts * (count - chosen) // count if 0 < chosen <= count else 0
+    return parameters - idle
+
+
+def _quantised(config: Mapping[str, Any], name: str) -> str:
+    part = Config(config, {}, name).part("quantization_config", {})
+    return part.word("quant_method", "quant_algo") or ("unknown" if part.values else "")
+
+
+def _dtype(stored: Sequence[Stored], config: Mapping[str, Any], *, quantised: bool) -> str:
+    """The dtype of most parameters; of quantised ones, that in which they compute."""
+    if stored and not quantised:
+        counts = Counter[str]()
+        for tensor in stored:
+            counts[tensor.dtype] += tensor.elements
+        return _DTYPES.get(counts.most_common(1)[0][0], "other")
+    whole = Config(config, {}, "")
+    said = [place.word("dtype", "torch_dtype") for place in (whole, whole.part("text_config", {}))]
+    return next((dtype for dtype in said if dtype in _BYTES), "float32")
+
+
+def _bytes(weights: Sequence[Weight], dtype: str, config: Mapping[str, Any], quantised: str) -> int:
+    """Size of the weight files by dtype and, of quantised ones, by the bits of their linear layers."""
+    parameters = sum(weight.parameters for weight in weights)
+    width = _BYTES[dtype]
+    if not quantised:
+        return parameters * width
+    part = Config(config.get("quantization_config") or {}, {}, "")
+    bits = part.number("bits") or _QUANTISED_BITS.get(quantised, 8 if part.flag("load_in_8bit") else 4)
+    packed = sum(one.out_features * one.in_features * one.count for one in linear_shapes(weights))
+    packed += count_parts(weights).experts
+    return (parameters - packed) * width + packed * bits // 8
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    names = config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else "unknown"
+
+
+def _has_template(folder: Path) -> bool:
+    tokenizer = folder / "tokenizer_config.json"
+    if (folder / "chat_template.jinja").exists():
+        return True
+    return tokenizer.exists() and bool(read_json(tokenizer).get("chat_template"))

@@ -28,8 +28,11 @@ class LightTokenizer:
         template: The chat template's text, or None.
         eos: The EOS token, or None.
         pad: The token that fills up short rows, or None.
+        error: Relative error of its counts: none.
         has_generation_marks: Whether the template, or TRL's marked copy of it, marks what the assistant wrote.
     """
+
+    error = 0.0
 
     def __init__(self, folder: Path, chat_template: str | None = None) -> None:
         """Read the tokenizer in `folder`; `chat_template` is the path of a Jinja file that replaces its template.
@@ -152,6 +155,21 @@ class LightTokenizer:
     def special_tokens(self) -> set[str]:
         """The tokenizer's special tokens: turn markers, BOS, EOS and the like."""
         return {token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special}
+
+    def has_token(self, text: str) -> bool:
+        """Whether `text` is one token."""
+        return self._tokenizer.token_to_id(text) is not None
+
+    def named_tokens(self) -> set[str]:
+        """BOS, EOS, pad and unknown token, those that are set."""
+        return set(self._special.values())
+
+    def beyond(self, rows: int) -> dict[str, int]:
+        """Tokens, with their ids, for which an embedding of so many rows has none."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        if self._tokenizer.get_vocab_size() <= rows and max(added, default=0) < rows:
+            return {}
+        return {token: number for token, number in self._tokenizer.get_vocab().items() if number >= rows}
 
     def stop_tokens(self) -> list[str]:
         """The tokens at which generation stops: EOS, and those of generation_config.json."""

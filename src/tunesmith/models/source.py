@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentLacksError, UsageError
+from .families import find_known, near_names, write_config
 
 BUILTIN = {"builtin:small": "demo/small"}
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]
 _PACKAGE = Path(__file__).resolve().parents[1]
+
+
+class GatedModelError(UsageError):
+    """The Hub has the model, and its owner's terms weren't accepted (exit code 2)."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +31,20 @@ class Source:
         location: What from_pretrained takes: a folder or a Hub id.
         folder: Local folder with the model's small files (config, tokenizer).
         revision: Commit on the Hub; None for local models.
+        as_of: Date of the table of known models that stands in for the Hub; then the folder holds config.json alone.
     """
 
     name: str
     location: str
     folder: Path
     revision: str | None = None
+    as_of: str = ""
 
 
-def locate(name: str, revision: str | None = None) -> Source:
+def locate(name: str, revision: str | None = None, *, planning: bool = False) -> Source:
     """Find a model by name; for the Hub, fetch its small files and pin the commit.
+
+    With `planning`, a known model is taken from the shipped table when the Hub can't be reached or doesn't give it.
 
     Raises:
         UsageError: there is no such model, or it may not be read with this token.
@@ -52,7 +61,17 @@ def locate(name: str, revision: str | None = None) -> Source:
             why="It is a file, or a folder that doesn't exist.",
             fix="Give a folder with config.json and *.safetensors, a Hub id such as Qwen/Qwen3-0.6B, or builtin:small.",
         )
-    return _hub(name, revision)
+    try:
+        return _hub(name, revision)
+    except (EnvironmentLacksError, GatedModelError) as error:
+        known = find_known(name)
+        if known is not None and planning:
+            return Source(name, known.name, write_config(known), as_of=known.as_of)
+        if planning and (near := near_names(name)):
+            raise type(error)(
+                error.what, why=error.why, fix=f"{error.fix} The offline table has {', '.join(near)}."
+            ) from None
+        raise
 
 
 def _builtin(name: str) -> Source:
@@ -117,7 +136,7 @@ def hub_errors(name: str) -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError:
-        raise UsageError(
+        raise GatedModelError(
             f"{name} is gated.",
             why="Its owner wants you to accept terms first, and your token has no access yet.",
             fix=f"Accept the terms on the Hub's page of {name}, then log in with `hf auth login`.",

@@ -42,3 +42,9 @@ class Choices:
     def training(self) -> dict[str, Any]:
         """The trainer's arguments."""
         return {choice.name: choice.value for choice in self.made if not choice.name.startswith("model.")}
+
+    def noted(self) -> dict[str, Any]:
+        """The values that aren't arguments of the trainer, by their names without `model.`."""
+        return {
+            choice.name.removeprefix("model."): choice.value for choice in self.made if choice.name.startswith("model.")
+        }

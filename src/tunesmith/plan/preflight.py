@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..recipe.schema import Recipe
-from ..records import Finding, Plan
+from ..records import Finding, Plan, Severity
 from ..rules import finding
+from .environment import check_versions
+from .fit import need
 from .parameters import unknown_targets
 from .rates import usual_learning_rate
+from .remote import check_launch, is_remote
 from .rows import Rows
+from .settings_checks import check_settings
 
 # Arguments of TRL that the run folder, the plan or a later part of tunesmith owns: name -> (why, what to do).
 OWNED = {
@@ -32,8 +36,8 @@ OWNED = {
         "Leave it out; the curve shows the best step.",
     ),
     "save_only_model": ("a checkpoint without optimizer can't be resumed", "Leave it out."),
-    "push_to_hub": ("pushing isn't built yet (roadmap)", "Upload RUN/export/merged with `hf upload`."),
-    "hub_model_id": ("pushing isn't built yet (roadmap)", "Upload RUN/export/merged with `hf upload`."),
+    "push_to_hub": ("the recipe names the repository", "Set `hub: {repo: OWNER/NAME}` at the top of the recipe."),
+    "hub_model_id": ("the recipe names the repository", "Set `hub: {repo: OWNER/NAME}` at the top of the recipe."),
     "hub_token": ("secrets don't belong in a recipe", "Log in with `hf auth login`."),
     "deepspeed": ("several processes aren't built yet (roadmap)", "Leave it out."),
     "fsdp": ("several processes aren't built yet (roadmap)", "Leave it out."),
@@ -70,8 +74,10 @@ def is_owned(name: str, value: Any) -> bool:
 
 def check_plan(plan: Plan, recipe: Recipe, owned: dict[str, Any], rows: Rows) -> Iterator[Finding]:
     """Every other P and T rule that shows before training."""
-    if recipe.launch.on != "local":
-        yield finding("P007", "launch.on", place=recipe.launch.on)
+    yield from _not_built_yet(recipe)
+    yield from check_launch(recipe, plan.model)
+    yield from check_settings(plan, recipe)
+    yield from check_versions(plan.versions)
     for name in owned:
         reason, remedy = OWNED[name]
         yield finding("P009", f"training.{name}", name=name, reason=reason, remedy=remedy)
@@ -83,17 +89,53 @@ def check_plan(plan: Plan, recipe: Recipe, owned: dict[str, Any], rows: Rows) ->
     strategy = plan.training["eval_strategy"]
     if plan.eval is None and strategy != "no":
         yield finding("P011", "training.eval_strategy", strategy=strategy)
-    yield from _missing_trackers(plan)
+    if not is_remote(recipe):
+        yield from _missing_trackers(plan)
     if plan.steps < _FEW_STEPS:
         yield finding("P005", "steps", steps=plan.steps)
-    if plan.memory.state > plan.hardware.memory:
-        yield finding("P006", "memory", need=_gigabytes(plan.memory.state), have=_gigabytes(plan.hardware.memory))
+    yield from _check_memory(plan)
     if rows.needs_template and not plan.model.has_template and not recipe.chat_template:
         yield finding("T005", "model", model=plan.model.name)
 
 
+def _not_built_yet(recipe: Recipe) -> Iterator[Finding]:
+    launch = recipe.launch
+    if launch.on != "local":
+        what = f"A run on {launch.on}"
+        yield finding("P007", "launch.on", what=what, remedy="To train here, use `launch: {on: local}`")
+    if launch.processes > 1:
+        what = f"Training by {launch.processes} processes"
+        yield finding(
+            "P007", "launch.processes", what=what, remedy="To train by one process, leave launch.processes out"
+        )
+    if recipe.adapter.kind == "qlora":
+        remedy = "To train now, use `adapter: {kind: lora}`"
+        yield finding("P007", "adapter.kind", what="LoRA on a base in 4 bits", remedy=remedy)
+    if recipe.hub.repo:
+        remedy = "To train now, leave it out, and upload RUN/export/merged with `hf upload`"
+        yield finding("P007", "hub.repo", what="Pushing the result", remedy=remedy)
+
+
+def _check_memory(plan: Plan) -> Iterator[Finding]:
+    """P006: an error where the step is larger than the device, a warning where it may be."""
+    have, memory = plan.hardware.memory, plan.memory
+    if need(memory) <= have:
+        return
+    severity: Severity = (
+        "error" if memory.allocated * (1 - memory.allocated_error) + memory.context > have else "warning"
+    )
+    steps = [f"{one.change} (saves {_gigabytes(one.saves)})" for one in plan.remedies]
+    enough = bool(plan.remedies) and plan.remedies[-1].fits
+    remedy = f"In this order: {'; '.join(steps)}" if steps else "Use a smaller model"
+    remedy += "" if enough else ("; even then it needs a bigger machine: `tunesmith plan RECIPE --compare` lists some")
+    yield finding(
+        "P006", "memory", severity=severity, need=_gigabytes(need(memory)), have=_gigabytes(have), remedy=remedy
+    )
+
+
 def _check_rate(plan: Plan, recipe: Recipe) -> Iterator[Finding]:
-    rate, usual = plan.training["learning_rate"], usual_learning_rate(plan.model.parameters, recipe.adapter.kind)
+    rate = plan.training["learning_rate"]
+    usual = usual_learning_rate(plan.model.parameters, recipe.adapter.kind, recipe.method)
     factor = max(rate / usual, usual / rate) if rate > 0 else float("inf")
     if factor >= _FAR_OFF:
         yield finding(

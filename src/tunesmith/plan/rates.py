@@ -1,24 +1,41 @@
-"""Usual learning rates, from a dated table."""
+"""Usual learning rates and epochs, from dated tables."""
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
-_TABLE = Path(__file__).parent / "tables" / "learning_rates.yaml"
+Kind = Literal["none", "lora", "qlora"]
+_TABLES = Path(__file__).parent / "tables"
 
 
 @functools.cache
+def _table(name: str) -> Any:
+    return yaml.safe_load((_TABLES / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
 def usual_learning_rates() -> list[dict[str, float]]:
-    """The table of usual learning rates, by model size."""
-    rates: list[dict[str, float]] = yaml.safe_load(_TABLE.read_text(encoding="utf-8"))
+    """The table of usual learning rates for sft, by model size."""
+    rates: list[dict[str, float]] = _table("learning_rates")
     return rates
 
 
-def usual_learning_rate(parameters: int, kind: Literal["none", "lora"]) -> float:
-    """The usual peak learning rate for AdamW."""
+def usual_learning_rate(parameters: int, kind: Kind, method: str = "sft") -> float:
+    """The usual peak learning rate for AdamW.
+
+    Args:
+        parameters: Of the whole model.
+        kind: What is trained.
+        method: As TRL names it; those without rates of their own (clm) have sft's.
+    """
     row = next(row for row in usual_learning_rates() if parameters <= row["up_to"])
-    return row["lora" if kind == "lora" else "full"]
+    row = _table("method_rates").get(method, row)
+    return float(row["full" if kind == "none" else "lora"])
+
+
+def usual_epochs(tokens: int) -> int:
+    """Usual passes over rows of so many tokens, for sft."""
+    return int(next(row["epochs"] for row in _table("epochs") if tokens <= row["up_to"]))

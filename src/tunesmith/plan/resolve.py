@@ -4,44 +4,72 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from dataclasses import dataclass, replace
+from typing import Any
 
+from ..models.check import check_model
 from ..recipe.schema import Recipe
-from ..records import Finding, Hardware, ModelFacts, Plan, TokenLengths
+from ..records import Finding, Hardware, ModelFacts, Plan
+from .advice import Advice, advise, epochs_for, learning_rate_for, warm_up_for
 from .choices import Choices
-from .device import fit_batch
-from .parameters import lora_arguments, state_memory, trained_parameters
+from .cost import estimate_cost, price_findings
+from .fit import remedies
+from .limits import check_cost, check_merge, check_time
+from .machines import Machine, machine_here
+from .memory import Step, estimate
+from .outlook import outlook
+from .parameters import lora_arguments, trained_parameters
 from .preflight import check_plan, is_owned
-from .rates import usual_learning_rate
 from .rows import UNKNOWN_CONTEXT, Rows
+from .sizing import EFFECTIVE_BATCH, devices_of, fitting_kinds, micro_batch, step_of
+from .time import calibrated
 from .versions import installed_versions
 
-_EFFECTIVE_BATCH = 16
-_TINY = 10_000_000
 _LOG_LINES = 200
 _CHECKPOINTS = 5
+_SIZES = ("optim", "loss_type", "activation_offloading", "bf16", "fp16")
+"""Arguments of the trainer on which the size of the micro-batch depends."""
 
 
-def resolve(recipe: Recipe, rows: Rows, model: ModelFacts, hardware: Hardware, *, run: str) -> Plan:
+@dataclass(frozen=True)
+class Resolved:
+    """A plan, with what it was made of: the step, the rows, the machine."""
+
+    plan: Plan
+    step: Step
+    rows: Rows
+    machine: Machine
+
+    def having(self, **changes: Any) -> Resolved:
+        """The same with other values in the plan."""
+        return replace(self, plan=self.plan.model_copy(update=changes))
+
+    def at_speed(self, step_seconds: float) -> Resolved:
+        """The same with time and cost by a measured optimizer step."""
+        if self.plan.time is None:
+            return self
+        time = calibrated(self.plan.time, self.plan.tokens_per_step / step_seconds)
+        return self.having(time=time, cost=estimate_cost(time, self.machine))
+
+
+def resolve(
+    recipe: Recipe, rows: Rows, model: ModelFacts, hardware: Hardware, *, run: str, machine: Machine | None = None
+) -> Resolved:
     """Resolve a recipe for its data, model and machine.
 
-    `run` is the run's name. Problems are in the plan's findings.
+    `run` is the run's name; `machine` is where it will be trained, this one by default. Problems are in the plan's
+    findings.
     """
+    machine = machine or machine_here(hardware)
     owned = {name: value for name, value in recipe.training.items() if is_owned(name, value)}
     choices = Choices({name: value for name, value in recipe.training.items() if name not in owned})
-    dtype = _dtype(recipe, choices, hardware)
-    trained = trained_parameters(model, recipe.adapter)
-    memory = state_memory(model.parameters, trained, dtype, adapter=recipe.adapter.kind == "lora")
-    max_length = _lengths(choices, rows.lengths, model)
-    _batch(choices, hardware, model, rows, free=hardware.memory - memory.state, max_length=max_length)
-    _optimizer(choices, recipe, model)
-    drop_last = bool(recipe.training.get("dataloader_drop_last"))
-    steps, epochs = _steps(choices, len(rows.train), drop_last=drop_last)
-    _intervals(choices, steps, bool(rows.eval))
-    trackers = _trackers(choices, run)
-    _fixed(choices, recipe, rows, hardware, dtype)
-    choices.take_rest()
+    _choose(choices, recipe, rows, model, hardware, run=run)
     training = choices.training()
-    per_step = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
+    noted = choices.noted()
+    dtype = noted["dtype"]
+    step = step_of(recipe, model, hardware, {**training, "dtype": dtype}, length=_longest(rows, training["max_length"]))
+    per_step = step.rows * step.devices * training["gradient_accumulation_steps"]
+    tokens = [min(count, step.length) for count in rows.token_counts]
     plan = Plan(
         recipe=recipe.model_dump(),
         method=recipe.method,
@@ -55,18 +83,53 @@ def resolve(recipe: Recipe, rows: Rows, model: ModelFacts, hardware: Hardware, *
         choices=choices.made,
         training=training,
         model_kwargs={"dtype": dtype},
-        lora=lora_arguments(recipe.adapter) if recipe.adapter.kind == "lora" else None,
-        trackers=trackers,
+        lora=None if recipe.adapter.kind == "none" else lora_arguments(recipe.adapter),
+        trackers=["trackio"] if "trackio" in noted else [],
         parameters=model.parameters,
-        parameters_trained=trained,
-        steps=steps,
-        epochs=epochs,
-        tokens_per_step=round(per_step * min(rows.lengths.total.mean, max_length)),
-        memory=memory,
+        parameters_trained=trained_parameters(model, recipe.adapter),
+        steps=noted["steps"],
+        epochs=noted["epochs"],
+        tokens_per_step=round(per_step * sum(tokens) / len(tokens)),
+        memory=estimate(step),
+        remedies=remedies(step, hardware.memory),
+        advice=advise(model, recipe.adapter, sum(tokens), fitting_kinds(step, hardware)),
         versions=installed_versions(),
     )
-    findings: list[Finding] = [*rows.findings, *check_plan(plan, recipe, owned, rows)]
-    return plan.model_copy(update={"findings": findings})
+    time, cost = outlook(plan, step, rows, machine)
+    plan = plan.model_copy(update={"time": time, "cost": cost})
+    findings = [*rows.findings, *check_plan(plan, recipe, owned, rows), *_check_machine(plan, recipe, machine)]
+    return Resolved(plan, step, rows, machine).having(findings=findings)
+
+
+def _choose(choices: Choices, recipe: Recipe, rows: Rows, model: ModelFacts, hardware: Hardware, *, run: str) -> None:
+    """Every value that the recipe leaves out, in an order in which each has what it depends on."""
+    dtype = _dtype(recipe, choices, hardware)
+    max_length = _lengths(choices, rows, model)
+    _batch(choices, recipe, hardware, model, rows, dtype=dtype, length=_longest(rows, max_length))
+    _optimizer(choices, recipe, model)
+    drop_last = bool(recipe.training.get("dataloader_drop_last"))
+    steps = _steps(choices, recipe, rows, devices=devices_of(recipe, hardware), drop_last=drop_last)
+    _intervals(choices, steps, bool(rows.eval))
+    _trackers(choices, run)
+    _fixed(choices, recipe, rows, hardware, dtype)
+    choices.take_rest()
+
+
+def _check_machine(plan: Plan, recipe: Recipe, machine: Machine) -> list[Finding]:
+    """What the run takes against what the machine has and the recipe allows."""
+    findings = [*check_model(plan.model, method=recipe.method, adapter=recipe.adapter)]
+    if plan.time:
+        findings += check_time(recipe, plan.time)
+    if plan.cost:
+        findings += check_cost(recipe, plan.cost)
+        findings += price_findings([machine])
+    return [*findings, *check_merge(plan, machine.ram, machine.name)]
+
+
+def _longest(rows: Rows, max_length: int | None) -> int:
+    """Tokens of the longest row that the trainer sees."""
+    longest = max(rows.token_counts, default=1)
+    return min(longest, max_length or longest)
 
 
 def _dtype(recipe: Recipe, choices: Choices, hardware: Hardware) -> str:
@@ -84,31 +147,33 @@ def _dtype(recipe: Recipe, choices: Choices, hardware: Hardware) -> str:
     return str(choices.note("model.dtype", "bfloat16", "the base is frozen under LoRA; half the memory of float32"))
 
 
-def _lengths(choices: Choices, lengths: TokenLengths, model: ModelFacts) -> int:
+def _lengths(choices: Choices, rows: Rows, model: ModelFacts) -> int | None:
     context = model.context or UNKNOWN_CONTEXT
-    longest = lengths.total.max
-    if longest <= context:
+    longest = rows.lengths.total.max
+    if rows.token_error:
+        wanted = math.ceil(longest * (1 + rows.token_error) / 64) * 64
+        value, reason = min(context, wanted), f"the longest row has about {longest} tokens, by an estimate"
+    elif longest <= context:
         value, reason = min(context, math.ceil(longest / 64) * 64), f"the longest row has {longest} tokens; none is cut"
     else:
         value, reason = context, f"the model's context; the longest row has {longest} tokens"
-    chosen = choices.choose("max_length", value, reason)
-    return int(longest if chosen is None else chosen)
+    chosen: int | None = choices.choose("max_length", value, reason)
+    return chosen
 
 
-def _batch(choices: Choices, hardware: Hardware, model: ModelFacts, rows: Rows, *, free: int, max_length: int) -> None:
-    tiny = model.parameters <= _TINY
-    if hardware.device == "cuda":
-        micro, checkpointing, why = fit_batch(model, free, max_length, most=_EFFECTIVE_BATCH)
-    elif tiny:
-        micro, checkpointing, why = _EFFECTIVE_BATCH, False, "a tiny model: overhead per step outweighs padding"
-    else:
-        micro, checkpointing, why = 1, False, "on a CPU single rows without padding are fastest"
+def _batch(
+    choices: Choices, recipe: Recipe, hardware: Hardware, model: ModelFacts, rows: Rows, *, dtype: str, length: int
+) -> None:
+    given: dict[str, Any] = {name: value for name, value in recipe.training.items() if name in _SIZES}
+    step = step_of(recipe, model, hardware, {**given, "dtype": dtype}, length=length)
+    micro, checkpointing, why = micro_batch(step, hardware)
     micro = choices.choose("per_device_train_batch_size", micro, why)
-    accumulation = max(1, _EFFECTIVE_BATCH // micro)
+    together = micro * step.devices
+    accumulation = max(1, EFFECTIVE_BATCH // together)
     choices.choose(
         "gradient_accumulation_steps",
         accumulation,
-        f"{micro * accumulation} rows per optimizer step; about {_EFFECTIVE_BATCH} are usual for SFT",
+        f"{together * accumulation} rows per optimizer step; about {EFFECTIVE_BATCH} are usual for SFT",
     )
     choices.choose("per_device_eval_batch_size", micro, "as in training")
     choices.choose(
@@ -137,19 +202,21 @@ def _packing(choices: Choices, hardware: Hardware) -> None:
 
 
 def _optimizer(choices: Choices, recipe: Recipe, model: ModelFacts) -> None:
-    kind = recipe.adapter.kind
-    what = "LoRA" if kind == "lora" else "full fine-tuning"
-    rate = usual_learning_rate(model.parameters, kind)
-    choices.choose("learning_rate", rate, f"usual for {what} of {model.parameters / 1e6:,.1f} M parameters")
+    _take(choices, "learning_rate", learning_rate_for(model, recipe.adapter.kind, recipe.method))
     choices.choose("lr_scheduler_type", "cosine", "decays to zero, so that the last steps settle")
     choices.choose("optim", "adamw_torch_fused", "the fastest exact AdamW")
     choices.choose("weight_decay", 0.0, "fine-tuning is short; decay pulls away from the base")
     choices.choose("max_grad_norm", 1.0, "clips the rare outlier")
 
 
-def _steps(choices: Choices, count: int, *, drop_last: bool) -> tuple[int, float]:
-    """Optimizer steps and epochs over `count` rows, counted as transformers.Trainer does."""
-    micro = choices.training()["per_device_train_batch_size"]
+def _take(choices: Choices, name: str, advice: Advice) -> Any:
+    return choices.choose(name, advice.value, advice.reason)
+
+
+def _steps(choices: Choices, recipe: Recipe, rows: Rows, *, devices: int, drop_last: bool) -> int:
+    """Optimizer steps over the training rows, counted as transformers.Trainer does."""
+    count = len(rows.train)
+    micro = choices.training()["per_device_train_batch_size"] * devices
     accumulation = choices.training()["gradient_accumulation_steps"]
     batches = count // micro if drop_last else math.ceil(count / micro)
     per_epoch = max(1, math.ceil(batches / accumulation))
@@ -157,11 +224,12 @@ def _steps(choices: Choices, count: int, *, drop_last: bool) -> tuple[int, float
         steps = choices.training()["max_steps"]
         epochs = steps / per_epoch
     else:
-        epochs = choices.choose("num_train_epochs", 3, "usual for SFT; watch the held-out loss")
+        epochs = _take(choices, "num_train_epochs", epochs_for(sum(rows.token_counts), recipe.method))
         steps = math.ceil(per_epoch * epochs)
-    choices.choose("warmup_steps", max(1, round(0.05 * steps)), "5% of the steps")
+    _take(choices, "warmup_steps", warm_up_for(steps))
+    choices.note("model.epochs", float(epochs), f"{count} rows, {per_epoch} optimizer steps for each pass over them")
     choices.note("model.steps", steps, f"{count} rows, {micro * accumulation} per step, {epochs:.3g} epochs")
-    return steps, float(epochs)
+    return int(steps)
 
 
 def _intervals(choices: Choices, steps: int, evaluates: bool) -> None:
@@ -183,7 +251,7 @@ def _intervals(choices: Choices, steps: int, evaluates: bool) -> None:
         choices.choose("eval_steps", every, "with each checkpoint")
 
 
-def _trackers(choices: Choices, run: str) -> list[str]:
+def _trackers(choices: Choices, run: str) -> None:
     wanted = choices.choose(
         "report_to", ["trackio"], "tunesmith feeds Trackio itself: the library's callback can end a run"
     )
@@ -199,13 +267,13 @@ def _trackers(choices: Choices, run: str) -> list[str]:
         )
     choices.choose("project", "tunesmith", "Trackio project")
     choices.choose("run_name", run, "the run folder's name")
-    return ["trackio"] if "trackio" in wanted else []
 
 
 def _fixed(choices: Choices, recipe: Recipe, rows: Rows, hardware: Hardware, dtype: str) -> None:
     mixed = hardware.device == "cuda" and hardware.bf16
     choices.choose("use_cpu", hardware.device == "cpu", f"the device is {hardware.device}")
-    choices.choose("bf16", mixed, "computes in bf16 on tensor cores" if mixed else f"computes in {dtype}")
+    if not recipe.training.get("fp16"):
+        choices.choose("bf16", mixed, "computes in bf16 on tensor cores" if mixed else f"computes in {dtype}")
     choices.choose("seed", recipe.seed, "seed of the recipe")
     choices.choose("data_seed", recipe.seed, "seed of the recipe")
     if rows.layout == "prompt-completion":

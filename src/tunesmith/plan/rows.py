@@ -14,12 +14,14 @@ from ..data.rendered import rendered_findings
 from ..data.sources import read
 from ..data.split import held_out, split_findings
 from ..data.tokens import lengths_from, refusal_finding, refused_rows
+from ..models.estimated import EstimatedTokenizer
 from ..models.light import LightTokenizer
 from ..recipe.schema import Recipe, Source
 from ..records import Finding, LossOn, Split, TokenLengths, TrainedLayout
 from ..rules import FindingsError, finding, refuse_errors
 
 Row = dict[str, Any]
+Tokenizer = LightTokenizer | EstimatedTokenizer
 UNKNOWN_CONTEXT = 1024
 """Tokens that a model is given at most when it doesn't say what it takes; TRL's default."""
 _LOOKED_AT = 200  # how a template treats prompts hardly depends on the row
@@ -31,6 +33,7 @@ class Rows:
 
     Attributes:
         token_counts: Tokens of each training row under the model's template.
+        token_error: Their relative error, where they are estimated; 0 where they are counted.
     """
 
     layout: TrainedLayout
@@ -40,6 +43,7 @@ class Rows:
     test: list[Row]
     lengths: TokenLengths
     token_counts: list[int]
+    token_error: float = 0.0
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -65,7 +69,7 @@ class Rows:
         )
 
 
-def gather_rows(recipe: Recipe, tokenizer: LightTokenizer, context: int | None = None) -> Rows:
+def gather_rows(recipe: Recipe, tokenizer: Tokenizer, context: int | None = None) -> Rows:
     """Read, map, split and measure the rows of a recipe; `context` is what the model takes at most, in tokens.
 
     Raises:
@@ -89,8 +93,9 @@ def gather_rows(recipe: Recipe, tokenizer: LightTokenizer, context: int | None =
     findings += near_leaks(train, test or held, "test" if test else "eval")
     if tokenizer.eos is not None and tokenizer.pad == tokenizer.eos:
         findings.append(finding("T006", "tokenizer", token=tokenizer.eos))
-    findings += _changed_prompts(tokenizer, train[:_LOOKED_AT], whole.prepared)
-    findings += rendered_findings(train, tokenizer, whole.name)
+    if isinstance(tokenizer, LightTokenizer):
+        findings += _changed_prompts(tokenizer, train[:_LOOKED_AT], whole.prepared)
+        findings += rendered_findings(train, tokenizer, whole.name)
     return Rows(
         layout=whole.prepared.layout,
         loss_on=whole.prepared.loss_on,
@@ -99,6 +104,7 @@ def gather_rows(recipe: Recipe, tokenizer: LightTokenizer, context: int | None =
         test=test,
         lengths=lengths_from(totals, prompts),
         token_counts=totals,
+        token_error=tokenizer.error,
         findings=findings,
     )
 
@@ -136,7 +142,7 @@ class _Reader:
     """Reads files as a recipe says, for one model."""
 
     recipe: Recipe
-    tokenizer: LightTokenizer
+    tokenizer: Tokenizer
     context: int | None
 
     def read(self, data: str | list[Source], like: Prepared | None = None) -> _Measured:
@@ -178,7 +184,7 @@ def _other(path: str, reader: _Reader, train: _Measured, findings: list[Finding]
     return measured.rows
 
 
-def _tokens(tokenizer: LightTokenizer, prepared: Prepared, name: str) -> tuple[list[int] | None, list[int]]:
+def _tokens(tokenizer: Tokenizer, prepared: Prepared, name: str) -> tuple[list[int] | None, list[int]]:
     """Tokens of prompts and rows of the data `name`."""
     rows = prepared.rows
     if _lacks_template(tokenizer, rows):
@@ -202,5 +208,5 @@ def _changed_prompts(tokenizer: LightTokenizer, rows: Sequence[Row], prepared: P
     return [finding("T010", "chat template", count=changed, total=len(rows))] if changed else []
 
 
-def _lacks_template(tokenizer: LightTokenizer, rows: Sequence[Row]) -> bool:
+def _lacks_template(tokenizer: Tokenizer, rows: Sequence[Row]) -> bool:
     return tokenizer.template is None and bool(rows) and is_conversational(rows[0])

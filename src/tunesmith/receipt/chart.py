@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from markupsafe import Markup
 
 from ..records import Comparison, Event, Histogram
+from ..words import counted
 
 WIDTH, HEIGHT = 460, 230
 LEFT, RIGHT, TOP, BOTTOM = 54, 22, 12, 40
@@ -172,7 +173,7 @@ def _bar(left: float, right: float, top: float, low: int, high: int, count: int)
         round(top, 1),
         round(max(right - left - 1, 0.5), 1),
         round(HEIGHT - BOTTOM - top, 1),
-        f"{low:,} to {high - 1:,} tokens: {count:,} rows",
+        f"{low:,} to {high - 1:,} tokens: {counted(count, 'row')}",
     )
 
 

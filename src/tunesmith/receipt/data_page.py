@@ -6,6 +6,7 @@ from pathlib import PurePath
 
 from ..data.formats import fragment as in_recipe
 from ..records import DataReport, Packing, Quality, Verdict
+from ..words import counted
 from . import chart, text
 from .headline import Line
 from .html import environment
@@ -43,15 +44,10 @@ def headline(report: DataReport) -> Line:
     if verdict.status == "NEEDS MAPPING":
         return Line("unsure", f"{report.method} needs a mapping", verdict.reason)
     if errors:
-        return Line("bad", f"{errors} {plural('error', errors)} to repair", f"Layout {report.layout}: {verdict.reason}")
+        return Line("bad", f"{counted(errors, 'error')} to repair", f"Layout {report.layout}: {verdict.reason}")
     warnings = sum(finding.severity == "warning" for finding in report.findings)
-    detail = " ".join([verdict.reason, *([f"{warnings} {plural('warning', warnings)}."] if warnings else [])])
+    detail = " ".join([verdict.reason, *([f"{counted(warnings, 'warning')}."] if warnings else [])])
     return Line("unsure" if warnings else "good", f"Ready for {report.method}", detail)
-
-
-def plural(noun: str, count: int) -> str:
-    """The noun as it stands after a number."""
-    return noun if count == 1 else f"{noun}s"
 
 
 def saving(packing: Packing) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..records import Comparison, LabelAudit, Receipt
+from ..words import counted
 from . import text
 
 Tone = Literal["good", "bad", "unsure"]
@@ -58,7 +59,7 @@ def outcome(receipt: Receipt) -> Line:
 def training(receipt: Receipt) -> Line:
     """Whether the run came to its end."""
     run = receipt.run
-    steps = f"{run.step:,} of {run.steps:,} steps in {text.duration(run.seconds)}"
+    steps = f"{run.step:,} of {counted(run.steps, 'step')} in {text.duration(run.seconds)}"
     loss = f", last training loss {text.number(run.loss)}" if run.loss is not None else ""
     if run.status == "done":
         return Line("good", "Trained to the end", steps + loss)
@@ -80,10 +81,10 @@ def labels(receipt: Receipt) -> Line:
         return Line("unsure", "Labels not audited", "No record of which tokens were trained.")
     detail = f"{found.trained_percent:.1f} % of {found.tokens:,} tokens trained, loss on {loss_on(found)}"
     if found.rows_without_stop:
-        rows = f"{found.rows_without_stop:,} of {found.rows_kept:,} rows train no stop token"
+        rows = f"no stop token is trained in {found.rows_without_stop:,} of {counted(found.rows_kept, 'row')}"
         return Line("bad", "Stop tokens are missing", f"{rows}; {detail}")
     if found.rows_kept < found.rows or found.rows_cut:
-        lost = f"{found.rows - found.rows_kept:,} rows dropped, {found.rows_cut:,} cut by the trainer"
+        lost = f"{counted(found.rows - found.rows_kept, 'row')} dropped, {found.rows_cut:,} cut by the trainer"
         return Line("unsure", "Rows were cut or dropped", f"{lost}; {detail}")
     return Line("good", "Every row trains its stop token", detail)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from ..records import ChangedRow, Receipt
+from ..records import ChangedRow, Receipt, RunRecord
+from ..words import counted
 from . import chart, headline, text
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def environment() -> Environment:
     environment.filters |= {
         "change": text.change,
         "count": text.count,
+        "counted": counted,
         "duration": text.duration,
         "interval": text.interval,
         "metric": text.metric,
@@ -89,9 +91,25 @@ def _actuals(receipt: Receipt) -> list[tuple[str, str, str, str]]:
         ("Optimizer steps", text.count(plan.steps), text.count(run.step), resumed),
         ("Trained parameters", text.count(plan.parameters_trained), text.count(run.parameters_trained), share),
         ("Tokens seen", text.count(round(plan.epochs * (plan.train.tokens or 0))), text.count(run.tokens), speed),
-        ("Memory", text.size(plan.memory.state), text.size(run.peak_memory), "planned: state only; actual: peak"),
-        ("Time in the training loop", text.NONE, text.duration(run.seconds), ""),
+        ("Memory at the peak", text.size(plan.memory.allocated), *_memory(run)),
+        (
+            "Time in the training loop",
+            text.between(plan.time.train if plan.time else None),
+            text.duration(run.seconds),
+            "",
+        ),
+        *([("Cost", text.dollars(plan.cost), text.NONE, plan.cost.price_source)] if plan.cost else []),
     ]
+
+
+def _memory(run: RunRecord) -> tuple[str, str]:
+    """What was measured, and how far from the plan that is."""
+    first = run.first_steps
+    if first is None:
+        return text.size(run.peak_memory), "libraries included"
+    away = "" if first.difference is None else f"{first.difference:+.0%} from the plan"
+    reserved = f"; the allocator held {text.size(first.reserved)}" if first.reserved else ""
+    return text.size(first.allocated), f"{away or 'libraries take about as much as the model'}{reserved}"
 
 
 def _changed(receipt: Receipt) -> list[tuple[str, int, list[ChangedRow]]]:

@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from ..records import Comparison
+from ..records import Comparison, CostEstimate, Range
 
 NONE = "\u2013"
 
@@ -75,6 +75,16 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def between(seconds: Range | None) -> str:
+    """An interval of durations."""
+    return NONE if seconds is None else f"{duration(seconds.low)} to {duration(seconds.high)}"
+
+
+def dollars(cost: CostEstimate) -> str:
+    """The interval of a cost."""
+    return f"{cost.total.low:,.2f} to {cost.total.high:,.2f} {cost.currency}"
 
 
 def moment(value: str) -> str:

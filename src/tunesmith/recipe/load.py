@@ -12,7 +12,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ..errors import UsageError
+from ..rules import refuse_errors
 from .schema import Recipe, Source, is_dataset_id
+from .secrets import HIDDEN, written_tokens
 from .training import check_training
 
 # Names from other tools and older guides, at the recipe's top level.
@@ -31,24 +33,54 @@ _ELSEWHERE = {
     "lora_alpha": "adapter: {alpha: ...}",
     "target_modules": "adapter: {targets: ...}",
     "lora_dropout": "adapter: {dropout: ...}",
-    "load_in_4bit": "a quantised base (QLoRA), which isn't built yet",
+    "load_in_4bit": "adapter: {kind: qlora}",
     "load_in_8bit": "a quantised base, which isn't built yet",
     "tokenizer": "nothing: the model's own tokenizer is used",
     "torch_dtype": "dtype",
     "output_dir": "the command's --output",
+    "reward_funcs": "rewards: [FILE.py:NAME]",
+    "reward_fn": "rewards: [FILE.py:NAME]",
+    "hub_model_id": "hub: {repo: OWNER/NAME}",
+    "push_to_hub": "hub: {repo: OWNER/NAME}",
+    "hub_private_repo": "hub: {private: true}",
+    "hub_token": "nothing: secrets don't belong in a recipe; `hf auth login` keeps the token",
+    "num_processes": "launch: {processes: ...}",
+    **{key: f"launch: {{{key}: ...}}" for key in ("flavor", "timeout", "budget", "namespace", "secrets", "processes")},
+    **{f"launch.{key}": "launch: {flavor: ...}" for key in ("hardware", "machine", "gpu", "accelerator", "instance")},
+    "launch.num_processes": "launch: {processes: ...}",
+    "launch.cost": "launch: {budget: ...}",
+    "launch.env": "launch: {secrets: [NAME]}, which are named here and have their values elsewhere",
+    "hub.id": "hub: {repo: OWNER/NAME}",
+    "hub.model_id": "hub: {repo: OWNER/NAME}",
 }
 
 
+_OTHER_IN_1_2 = ("bool", "timestamp", "int", "float")
+
+
 class RecipeLoader(yaml.SafeLoader):
-    """YAML as of 1.2: in PyYAML's 1.1 the key of `launch: {on: local}` is a boolean, and a date isn't text."""
+    """YAML as of 1.2: in PyYAML's 1.1 the key of `launch: {on: local}` is a boolean, a date no text, 1:30 is 90."""
 
 
 RecipeLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("bool", "timestamp")]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in _OTHER_IN_1_2]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 RecipeLoader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile("(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile("[-+]?(?:0b[01_]+|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$"),
+    list("-+0123456789"),
+)
+RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
 )
 
 
@@ -130,8 +162,10 @@ def build_recipe(
 
     Raises:
         UsageError: an unknown key, a wrong type or a value out of range, with its line when `lines` has it.
+        FindingsError: H001, a token stands in it.
     """
     lines = lines or {}
+    refuse_errors(written_tokens(values, where, lines))
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
@@ -156,9 +190,10 @@ def _explain(error: ValidationError, where: str, lines: dict[str, int]) -> Usage
             why=f"A recipe needs {key}.",
             fix="`tunesmith init DATA --model MODEL` writes a complete one.",
         )
-    value = first.get("input")
+    # What stands in place of a secret's name may be the secret.
+    shown = HIDDEN if key.startswith("launch.secrets") else repr(first.get("input"))
     return UsageError(
-        f"{place}: {key} can't be {value!r}.",
+        f"{place}: {key} can't be {shown}.",
         why=f"{first['msg']}.",
         fix="`tunesmith schema` shows what each key takes.",
     )
@@ -188,8 +223,8 @@ def _unknown_key(path: list[str], place: str) -> UsageError:
     name, section = path[-1], _section(path[:-1])
     known = list(section.model_fields)
     near = difflib.get_close_matches(name, known, n=1)
-    if len(path) == 1 and name in _ELSEWHERE:
-        fix = f"tunesmith calls it {_ELSEWHERE[name]}."
+    if ".".join(path) in _ELSEWHERE:
+        fix = f"tunesmith calls it {_ELSEWHERE['.'.join(path)]}."
     elif near:
         fix = f"Did you mean {near[0]}?"
     elif len(path) == 1:
@@ -224,7 +259,8 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     train = [source.model_copy(update={"path": found(source.path)}) for source in recipe.data.train]
     others = {name: found(getattr(recipe.data, name)) for name in ("eval", "test")}
     data = recipe.data.model_copy(update={"train": train, **others})
-    update: dict[str, Any] = {"data": data, "chat_template": absolute(recipe.chat_template)}
+    rewards = [absolute(reference) for reference in recipe.rewards]
+    update: dict[str, Any] = {"data": data, "chat_template": absolute(recipe.chat_template), "rewards": rewards}
     if recipe.model.startswith((".", "/")) or (folder / recipe.model).is_dir():
         update["model"] = absolute(recipe.model)
     return recipe.model_copy(update=update)

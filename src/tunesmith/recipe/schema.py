@@ -5,22 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
+from ..records import Wanted
+from .launch import Hub, Launch
+from .section import Section
+
 Method = Literal["sft", "dpo", "grpo", "rloo", "kto", "reward", "clm"]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_booleans(cls, value: Any) -> Any:
-        # No key takes one, and pydantic would read `r: true` as 1.
-        if isinstance(value, bool):
-            raise PydanticCustomError("boolean", "Input should not be true or false")
-        return value
 
 
 def _as_number(value: Any) -> Any:
@@ -36,7 +28,13 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) and value != "all-linear" else value
 
 
-class Mapping(_Section):
+def _reward(reference: str) -> str:
+    if re.fullmatch(r".+\.py:[^\W\d]\w*", reference) is None:
+        raise PydanticCustomError("reward", "A reward function is named by its file and its name, FILE.py:NAME")
+    return reference
+
+
+class Mapping(Section):
     """Which column plays which role; only those that the data names otherwise."""
 
     messages: str | None = None
@@ -50,7 +48,7 @@ class Mapping(_Section):
     reference: str | None = Field(default=None, description="The right answer that a reward compares with")
 
 
-class Source(_Section):
+class Source(Section):
     """Rows of one place."""
 
     path: str = Field(description="File, folder, glob, or the id of a dataset on the Hub")
@@ -95,7 +93,7 @@ Sources = Annotated[
 ]
 
 
-class Data(_Section):
+class Data(Section):
     """Where the rows are and how they are split."""
 
     train: Sources = Field(
@@ -108,18 +106,18 @@ class Data(_Section):
         default=None, description="File with rows for the final comparison; without it the eval rows serve"
     )
     mapping: Mapping = Mapping()
-    filter: dict[str, bool | int | float | str] = Field(
-        default={}, description="Train only on rows that have these values: column -> value"
+    filter: dict[str, Wanted] = Field(
+        default={}, description="Train only on rows that have these values: column -> value, or a list of values"
     )
     bad_rows: Literal["error", "drop"] = Field(
         default="error", description="What to do with rows that can't be trained on: refuse the file, or drop them"
     )
 
 
-class Adapter(_Section):
-    """What is trained: all weights (`none`) or low-rank adapters (`lora`)."""
+class Adapter(Section):
+    """What is trained: all weights (`none`), or adapters of low rank on the base (`lora`), also in 4 bits (`qlora`)."""
 
-    kind: Literal["none", "lora"] = "lora"
+    kind: Literal["none", "lora", "qlora"] = "lora"
     r: int = Field(default=16, ge=1, le=1024)
     alpha: int | None = Field(default=None, ge=1, description="Default: 2 r")
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -128,40 +126,39 @@ class Adapter(_Section):
     )
 
 
-class Evaluation(_Section):
+class Evaluation(Section):
     """How tuned is compared with base."""
 
-    tasks: list[Literal["loss", "exact_match"]] = ["loss", "exact_match"]
+    tasks: list[Literal["loss", "exact_match"]] = Field(default=["loss", "exact_match"])
     rows: int | None = Field(default=None, ge=1, description="At most so many rows; default: all up to 500")
     max_new_tokens: int | None = Field(default=None, ge=1, description="Default: from the expected answers' lengths")
     batch_size: int = Field(default=32, ge=1)
 
 
-class Export(_Section):
+class Export(Section):
     """What is written after training."""
 
-    gguf: list[Literal["f16", "q8_0"]] = ["f16", "q8_0"]
+    gguf: list[Literal["f16", "q8_0"]] = Field(default=["f16", "q8_0"])
 
 
-class Launch(_Section):
-    """Where the run is trained."""
-
-    on: Literal["local", "hf-jobs", "sky"] = "local"
-
-
-class Recipe(_Section):
+class Recipe(Section):
     """One fine-tuning run, from data to export. Everything left out is decided by the plan and explained there."""
 
     model: str = Field(description="Local folder, Hub id, or builtin:small")
     method: Method = "sft"
     data: Data
     adapter: Adapter = Adapter()
+    rewards: Annotated[
+        list[Annotated[str, AfterValidator(_reward)]],
+        BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+    ] = Field(default=[], description="Reward functions of grpo and rloo, FILE.py:NAME; they are run on this machine")
     training: dict[str, Any] = Field(
         default={}, description="Arguments of TRL's config class under TRL's own names (for sft: trl.SFTConfig)"
     )
     evaluation: Evaluation = Evaluation()
     export: Export = Export()
     launch: Launch = Launch()
+    hub: Hub = Hub()
     seed: int = Field(default=42, ge=0, lt=2**32)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Dtype in which the weights are loaded"

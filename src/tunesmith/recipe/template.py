@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from ..records import Wanted
 from .schema import is_dataset_id
 
 _TEXT = """\
@@ -23,7 +24,7 @@ method: {method}
 data:
   train: {train}
 {mapping}{filter}{test}  eval: 0.05            # share of train that is held out; or a file
-  # bad_rows: drop      # drop rows that can't be trained on, instead of refusing the file
+  {bad_rows}      # drop rows that can't be trained on, instead of refusing the file
 
 # Low-rank adapters train few parameters and are merged at export; `kind: none` trains all weights.
 adapter: {{kind: lora, r: 16}}
@@ -52,7 +53,8 @@ def recipe_text(
     folder: Path,
     test: str | None = None,
     mapping: dict[str, str] | None = None,
-    keep: dict[str, bool | int | float | str] | None = None,
+    keep: dict[str, Wanted] | None = None,
+    bad_rows: str = "error",
 ) -> str:
     """A recipe file for `folder`, with the paths of data and model as seen from there; `keep` is its `data.filter`."""
     return _TEXT.format(
@@ -62,6 +64,7 @@ def recipe_text(
         train=_scalar(data if _on_the_hub(data) else _relative(data, folder)),
         mapping=f"  mapping: {_flow(mapping)}\n" if mapping else "",
         filter=f"  filter: {_flow(keep)}\n" if keep else "",
+        bad_rows="bad_rows: drop" if bad_rows == "drop" else "# bad_rows: drop",
         test=f"  test: {_scalar(test if _on_the_hub(test) else _relative(test, folder))}\n" if test else "",
     )
 
@@ -80,7 +83,7 @@ def _scalar(value: str) -> str:
     return _flow(value).removesuffix("...").strip()
 
 
-def _flow(value: str | Mapping[str, bool | int | float | str]) -> str:
+def _flow(value: str | Mapping[str, Wanted]) -> str:
     """`value` on one line of YAML."""
     texts = [value] if isinstance(value, str) else [str(text) for pair in value.items() for text in pair]
     # PyYAML folds a line break that it leaves bare; those of Unicode come back as spaces.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,6 +12,9 @@ from ..files import write_atomic
 
 Severity = Literal["error", "warning", "note"]
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+Scalar = bool | int | float | str
+Wanted = Scalar | Annotated[list[Scalar], Field(min_length=1)]
+"""What a filter keeps in a column: one value, or any of several."""
 
 
 class Record(BaseModel):

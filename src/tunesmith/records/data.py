@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from .base import Finding, Part, Record
+from .base import Finding, Part, Record, Wanted
 from .quality import Quality
 
 Layout = Literal[
@@ -44,8 +44,8 @@ class Verdict(Part):
     mapping: dict[str, str] | None = Field(
         default=None, description="Recipe fragment `data.mapping`: role -> column, when the status is NEEDS MAPPING"
     )
-    filter: dict[str, bool | int | float | str] | None = Field(
-        default=None, description="Recipe fragment `data.filter`: column -> the value that rows to train on have"
+    filter: dict[str, Wanted] | None = Field(
+        default=None, description="Recipe fragment `data.filter`: column -> the value, or values, of rows to train on"
     )
     code: str | None = Field(
         default=None, description="Python that turns the file into a dataset of TRL's layout for this method, as it is"

@@ -7,39 +7,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from .base import Finding, Part, Record
+from .cost import CostEstimate, MachineOption, TimeEstimate
 from .data import LossOn, TrainedLayout
-
-
-class LinearShape(Part):
-    """Linear layers of one name and shape, over all blocks (embedding and output head left out)."""
-
-    name: str = Field(description="Last part of the layer's name, as LoRA targets name it")
-    out_features: int
-    in_features: int
-    count: int
-
-
-class ModelFacts(Part):
-    """What is known of a model from its small files, without its weights."""
-
-    name: str = Field(description="As the recipe names it")
-    location: str = Field(description="Local folder or Hub id from which weights are loaded")
-    revision: str | None = Field(default=None, description="Commit of the Hub repository")
-    architecture: str
-    model_type: str
-    parameters: int
-    linears: list[LinearShape]
-    experts: bool = Field(default=False, description="Mixture of experts: libraries fuse expert layers as they load")
-    layers: int
-    hidden: int
-    intermediate: int
-    vocabulary: int
-    context: int = Field(description="Longest sequence the model was built for, in tokens")
-    dtype: str = Field(description="Dtype of the stored weights")
-    tied: bool
-    has_template: bool
-    stop_ids: list[int] = Field(default=[], description="Tokens at which generation stops, by generation_config.json")
-    bytes: int = Field(description="Size of the weight files")
+from .memory import MemoryEstimate, Remedy
+from .model import ModelFacts
 
 
 class Hardware(Part):
@@ -51,6 +22,7 @@ class Hardware(Part):
     memory: int = Field(description="Bytes of device memory of one device (on cpu and mps: of main memory)")
     cores: int
     bf16: bool
+    machine: str = Field(default="", description="Name and provider of a rented machine; empty: this one")
 
 
 class Choice(Part):
@@ -60,15 +32,6 @@ class Choice(Part):
     value: Any
     reason: str
     source: Literal["recipe", "plan"]
-
-
-class MemoryEstimate(Part):
-    """Memory a step needs at least, in bytes: the state that is always there; activations come on top."""
-
-    weights: int
-    gradients: int
-    optimizer: int
-    state: int = Field(description="Sum of the three")
 
 
 class Split(Part):
@@ -107,5 +70,11 @@ class Plan(Record):
     epochs: float
     tokens_per_step: int
     memory: MemoryEstimate
+    remedies: list[Remedy] = Field(default=[], description="Changes until the step fits, the cheapest in speed first")
+    time: TimeEstimate | None = None
+    cost: CostEstimate | None = Field(default=None, description="None where the machine has no price")
+    advice: list[Choice] = Field(default=[], description="What the recipe trains and would better train otherwise")
+    options: list[MachineOption] = Field(default=[], description="Other machines and ways to train, where asked for")
+    recommended: str = Field(default="", description="Of the options, the one to take and why")
     findings: list[Finding] = []
     versions: dict[str, str]

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .base import Finding, Part, Record
+from .base import Finding, Part, Record, Wanted
 from .data import Layout, SourceFile
 
 Dedup = Literal["exact", "near", "none"]
@@ -18,7 +18,7 @@ class PreparationSettings(Part):
     data: list[str | dict[str, Any]] = Field(min_length=1, description="Files, folders, globs, Hub ids, as in a recipe")
     method: str = "sft"
     mapping: dict[str, str] = Field(default={}, description="Role -> column")
-    filter: dict[str, bool | int | float | str] = Field(default={}, description="Column -> the value that rows have")
+    filter: dict[str, Wanted] = Field(default={}, description="Column -> the value that rows have, or several")
     bad_rows: Literal["error", "drop"] = "error"
     dedup: Dedup = "exact"
     near_threshold: float = Field(default=0.8, gt=0, le=1, description="Least Jaccard similarity of near duplicates")

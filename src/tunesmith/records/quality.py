@@ -27,6 +27,7 @@ class Quality(Part):
     refusals: int = 0
     mojibake: int = 0
     placeholders: int = 0
+    template_markup: int = Field(default=0, description="Rows with what a chat template writes around turns")
     languages: dict[str, int] = Field(default={}, description="Language (ISO 639-1) -> rows, of a sample that tells it")
     most_common_answer_share: float | None = Field(
         default=None, description="Of all answers, the share that the most frequent one has, 0 to 1"

@@ -7,12 +7,27 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from .base import NOT_FINITE, Finding, Part, Record
+from .cost import Range
 from .data import LabelAudit
 
 RUN_LOCK = "lock"
 """File of a run folder that the worker locks while it lives."""
 LOCKED = 75
 """Exit code of a worker that finds another one at work (EX_TEMPFAIL of sysexits.h)."""
+
+
+class FirstSteps(Part):
+    """What the first steps took, beside what the plan foresaw."""
+
+    step: int
+    allocated: int = Field(description="Bytes of tensors at the peak; on a CPU, growth of the process's memory")
+    reserved: int | None = Field(description="Bytes that torch's allocator held of the GPU")
+    planned: int = Field(description="Bytes that the plan foresaw as allocated")
+    difference: float | None = Field(
+        description="allocated / planned - 1; None where libraries take as much as the model"
+    )
+    step_seconds: float
+    remaining: Range = Field(description="Seconds of training that are left, at this pace")
 
 
 class RunRecord(Record):
@@ -34,6 +49,7 @@ class RunRecord(Record):
     seconds: float = Field(default=0.0, description="Time inside the training loop, over all resumes")
     tokens: int = 0
     peak_memory: int | None = Field(default=None, description="Bytes: device peak allocated, or process RSS on cpu")
+    first_steps: FirstSteps | None = None
     parameters_trained: int | None = None
     audit: LabelAudit | None = Field(default=None, description="Label audit of the rows that were really trained on")
     result: str | None = Field(default=None, description="Folder of the trained model or adapter, in the run folder")
@@ -46,7 +62,7 @@ class Event(Part):
     """One line of events.jsonl."""
 
     time: float = Field(description="Seconds since the epoch")
-    kind: Literal["start", "rows", "audit", "log", "eval", "save", "finding", "stop", "end", "fail"]
+    kind: Literal["start", "rows", "audit", "pace", "log", "eval", "save", "finding", "stop", "end", "fail"]
     step: int = 0
     data: dict[str, Any] = {}
 

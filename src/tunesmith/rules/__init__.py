@@ -7,10 +7,16 @@ from collections.abc import Iterable
 
 from ..errors import TunesmithError, UsageError
 from ..records import Finding, Severity
-from . import data, evaluation, export, plan, quality, run, tokens
+from ..words import Agreeing
+from . import data, evaluation, export, hub, model, plan, quality, run, tokens
 from .rule import Rule
 
-_LETTERS = ([*data.RULES, *quality.RULES], *(letter.RULES for letter in (tokens, plan, run, evaluation, export)))
+_LETTERS = (
+    [*data.RULES, *quality.RULES],
+    [*plan.RULES, *model.RULES],
+    *(letter.RULES for letter in (tokens, hub, run, evaluation, export)),
+)
+_SENTENCES = Agreeing()
 RULES: dict[str, Rule] = {rule.code: rule for rules in _LETTERS for rule in sorted(rules, key=lambda rule: rule.code)}
 
 
@@ -35,8 +41,8 @@ def finding(code: str, where: str, *, severity: Severity | None = None, **detail
         code=code,
         severity=severity or rule.severity,
         where=where,
-        what=rule.what.format(**details),
-        fix=rule.fix.format(**details),
+        what=_SENTENCES.format(rule.what, **details),
+        fix=_SENTENCES.format(rule.fix, **details),
     )
 
 
@@ -62,7 +68,7 @@ def look_up(code: str) -> Rule:
         near = difflib.get_close_matches(code.upper(), RULES, n=1)
         raise UsageError(
             f"There is no rule {code}.",
-            why="Codes are a letter (D, T, P, R, E, X) and three digits.",
+            why="Codes are a letter (D, T, P, H, R, E, X) and three digits.",
             fix=f"Did you mean {near[0]}?" if near else "`tunesmith rule` lists them all.",
         )
     return rule

@@ -7,7 +7,7 @@ RULES = [
         "X001",
         "Token ids differ",
         "error",
-        "{count} of {total} probe strings get other token ids in {target}.",
+        "{count} of {total} probe {total:string|strings} {count:gets|get} other token ids in {target}.",
         "A wrong pre-tokenizer feeds the model tokens it never saw; the logits alone don't show it.",
         "Don't use this file. Report the tokenizer: its pre-tokenizer isn't mapped rightly.",
         "measured with llama.cpp, November 2026: wrong pre-tokenizer, KL 4e-8 but 4 of 13 token mismatches",
@@ -16,7 +16,8 @@ RULES = [
         "X002",
         "Chat template differs",
         "error",
-        "{count} of {total} probes of the chat template (chats as token ids, and its text) differ in {target}.",
+        "{count} of {total} {total:probe|probes} of the chat template (chats as token ids, and its text) "
+        "{count:differs|differ} in {target}.",
         "A template that changes at export took a model from 82% to 0% for one user.",
         "Don't use this file; check chat_template.jinja of the merged model.",
         "text-generation-inference#3247",
@@ -43,7 +44,9 @@ RULES = [
         "X005",
         "Generation doesn't stop",
         "error",
-        "{count} of {total} stop probes fail in {target}: it goes on where the merged model emits EOS.",
+        "{count} of {total} stop {total:probe|probes} {count:fails|fail} in {target}: it goes on where the merged "
+        "model "
+        "emits EOS.",
         "Chats would run on to the limit.",
         "Don't use this file; check eos_token_id in generation_config.json.",
         "trl#1623, ollama#6823",
@@ -115,7 +118,8 @@ RULES = [
         "X013",
         "Some tensors are stored coarser",
         "note",
-        "{count} of {total} tensors in {target} are stored as f16: their rows aren't multiples of 32.",
+        "{count} of {total} {total:tensor|tensors} in {target} {count:is|are} stored as f16: their rows aren't "
+        "multiples of 32.",
         "A q8_0 block holds 32 numbers of one row; the file is larger than its type suggests.",
         "Nothing needs to be done.",
         "measured with llama.cpp, November 2026: fallback when a row isn't a multiple of the block",

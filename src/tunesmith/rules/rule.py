@@ -15,9 +15,9 @@ class Rule:
         code: Letter of the area and three digits.
         title: The rule as a short noun phrase.
         severity: How bad a finding of it is, unless the stage says otherwise.
-        what: Text of a finding, a `str.format` template over the finding's details.
+        what: Text of a finding, a template over the finding's details as `words.Agreeing` reads it.
         why: Why it matters, one sentence.
-        fix: What to do, a `str.format` template over the finding's details.
+        fix: What to do, a template of the same kind.
         source: Where it was met or measured.
     """
 

@@ -57,4 +57,23 @@ RULES = [
         "Set `training: {{report_to: none}}` to do without, or repair Trackio.",
         "measured on Trackio 0.43: a Trackio push killed runs",
     ),
+    Rule(
+        "R007",
+        "Memory differs from the plan",
+        "warning",
+        "The first steps took {actual:.1f} GB, {difference:+.0%} from the {planned:.1f} GB planned, give or take "
+        "{error:.0%}.",
+        "Longer rows may come; a plan that is off by more than its error can't say whether they fit.",
+        "Plan again with --exact, and please report the model and the recipe if it stays.",
+        "max_memory_allocated after the first steps, against the plan's estimate",
+    ),
+    Rule(
+        "R008",
+        "Training takes longer than its timeout",
+        "warning",
+        "At the pace of the first steps {left:.1f} hours are left; the timeout is {timeout:.1f} hours.",
+        "The job is ended at its timeout; what comes after the last checkpoint is lost.",
+        "Stop, raise `launch: {{timeout: ...}}` by the missing time and 30%, and resume.",
+        "seconds per step of the first steps, times the steps that are left",
+    ),
 ]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EnvironmentLacksError, TunesmithError
 from ..files import exclusive, sha256
-from ..records import LOCKED, RUN_LOCK, Finding, Plan, RunRecord, Severity
+from ..records import LOCKED, RUN_LOCK, Finding, FirstSteps, Plan, RunRecord, Severity
 from ..rules import FindingsError, finding, refuse_errors
 from ..track.events import EventLog, read_events
 from . import result
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _STOPPED = 130
 _ENOUGH_LOSSES = 9
+_PROCESS_ERROR = 0.3  # a process's memory tells less of its tensors' than a GPU's allocator does
 
 
 class Worker:
@@ -102,7 +103,10 @@ class Worker:
         return checkpoint
 
     def _trainer(self, step: int) -> SFTTrainer:
+        from trl import SFTTrainer  # noqa: F401  so that its import doesn't count as the model's memory
+
         from .callbacks import EventCallback, GuardCallback, MarkerCallback, StopCallback
+        from .first_steps import FirstStepsCallback
         from .sft import build_trainer
 
         spent = max((event for event in read_events(self.folder) if event.kind == "log" and event.step <= step),
@@ -120,12 +124,25 @@ class Worker:
                     seconds=spent.data["seconds"] if spent else 0.0,
                 ),
                 self.guard,
+                FirstStepsCallback(self.plan, self._first_steps_done, before=result.peak_memory()),
                 MarkerCallback(self.log),
                 StopCallback(lambda: self.stop_asked),
                 *([tracker] if tracker else []),
             ],
             report=self._rows_prepared,
         )
+
+    def _first_steps_done(self, measured: FirstSteps) -> None:
+        self.update({"first_steps": measured})
+        self.log.write("pace", measured.step, **measured.model_dump(exclude={"step"}))
+        error = self.plan.memory.allocated_error if self.plan.hardware.device == "cuda" else _PROCESS_ERROR
+        if measured.difference is not None and abs(measured.difference) > error:
+            actual, planned = measured.allocated / 1e9, measured.planned / 1e9
+            off = finding("R007", "memory", difference=measured.difference, actual=actual, planned=planned, error=error)
+            self.find(off)
+        timeout = self.plan.recipe["launch"]["timeout"]
+        if timeout is not None and measured.remaining.likely > timeout:
+            self.find(finding("R008", "launch.timeout", left=measured.remaining.likely / 3600, timeout=timeout / 3600))
 
     def _rows_prepared(self, results: dict[str, FastResult]) -> None:
         from ..data.trl_preparation import library
@@ -169,8 +186,8 @@ class Worker:
         for found in audit_findings(audit, "training rows", context=self.plan.model.context or None):
             self.find(found)
         if trained != self.plan.parameters_trained:
-            # How libraries fuse experts isn't known to the plan yet: its count is an estimate there.
-            severity: Severity = "warning" if self.plan.model.experts and trained else "error"
+            # Of an architecture that isn't known the plan's count is an estimate.
+            severity: Severity = "warning" if self.plan.model.rough and trained else "error"
             planned = self.plan.parameters_trained
             self.find(finding("R002", "model", severity=severity, actual=trained, planned=planned))
         refuse_errors(self.record.findings)

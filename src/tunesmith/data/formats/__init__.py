@@ -11,7 +11,7 @@ from ...recipe.schema import Mapping
 from ...records import Finding
 from ...rules import finding
 from ..columns import profile
-from ..rows import Row
+from ..rows import Row, name_columns
 from ..shape import RowStructure, Structure
 from .code import with_code
 from .detection import Detection, Part, merge
@@ -24,7 +24,7 @@ from .verdicts import METHODS, judge
 
 _PLAIN = re.compile(r"(?!(?:true|false|null|yes|no|on|off)$)[A-Za-z_][\w.]*", re.IGNORECASE)
 
-__all__ = ["METHODS", "Detection", "Part", "Sight", "detect", "unusable"]
+__all__ = ["METHODS", "Detection", "Part", "Sight", "detect", "unusable", "with_code"]
 
 
 def detect(
@@ -88,7 +88,7 @@ def unusable(detection: Detection, where: str, method: str = "sft") -> Finding |
         "D004",
         where,
         reason=verdict.reason,
-        columns=", ".join(detection.profiles),
+        columns=name_columns(detection.profiles),
         fragment=fragment(roles, verdict.filter),
     )
 

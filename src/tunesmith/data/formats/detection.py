@@ -160,10 +160,12 @@ def is_faulty(shape: Shape, own: Sight, main: Part) -> bool:
     keys = {key for key, _ in shape.keys}
     if own.layout == "unknown":
         return keys <= main.keys or bool(keys & set(_needed(main.sight)))
+    if own.layout == main.sight.layout and set(_needed(own)) == set(_needed(main.sight)):
+        return True
     lacking = set(_needed(main.sight)) - set(_needed(own))
     return bool(lacking) and set(_needed(own)) < set(_needed(main.sight)) and lacking <= keys
 
 
 def _needed(sight: Sight) -> Sequence[str]:
     """The columns without which rows don't have this layout."""
-    return [column for role, column in sight.columns.items() if role not in OPTIONAL]
+    return [column.partition("[")[0] for role, column in sight.columns.items() if role not in OPTIONAL]

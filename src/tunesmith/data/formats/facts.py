@@ -7,12 +7,13 @@ from collections.abc import Collection
 from functools import cached_property
 
 from ..paths import LETTERS
-from ..shape import Shape, Structure, Turns
+from ..shape import Shape, Structure, Turns, as_text, value_at
 from ..turns import CONTENT_KEYS, FUNCTION_CALLS, ROLE_KEYS, ROLES, exchange_keys, key_of, role_of
-from .names import BAD, CHATS, GOOD
+from .names import CHATS, mark
 
 _MOST_LABELS = 1000
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?([T ].*)?|\d\d?[./]\d\d?[./]\d{2,4}( .*)?|\d\d?:\d\d(:\d\d)?")
 _FEW = 0.05  # up to this share, numbers other than 0 and 1 are slips; beyond it, they make a scale or classes
 _STRICT = (("role", "content"), ("from", "value"))
 
@@ -43,6 +44,12 @@ class Facts:
         """Whether all values of a column are single capital letters, as they name one of several choices."""
         values = (self.structure.values(path, len(LETTERS) + 1) or {}).keys() - {"null"}
         return bool(values) and values <= set(LETTERS)
+
+    def is_dates(self, path: str) -> bool:
+        """Whether the values of a column in the first row of each kind are dates or times."""
+        found = [as_text(value_at(group.example, path)) for group in self.structure.groups]
+        found = [value.strip() for value in found if value != "null"]
+        return bool(found) and all(map(_DATE.fullmatch, found))
 
     def is_transcript(self, path: str) -> bool:
         """Whether most texts at `path` are conversations written out, with speakers before the turns."""
@@ -98,14 +105,9 @@ class Facts:
         return "assistant" in spoken and 2 * len(spoken & {*ROLES, *FUNCTION_CALLS}) > len(spoken)
 
 
-def is_mark(value: str) -> bool:
-    """Whether a value says good or bad."""
-    return value.strip().lower() in GOOD | BAD
-
-
 def _are_marks(values: dict[str, int]) -> bool:
     """Whether most values of a column, given with their rows, say good or bad."""
-    odd = {value: rows for value, rows in values.items() if not is_mark(value)}
+    odd = {value: rows for value, rows in values.items() if mark(value) is None}
     rows = sum(values.values())
     numbers = sum(rows for value, rows in odd.items() if _NUMBER.fullmatch(value.strip()))
     return 2 * sum(odd.values()) < rows and numbers <= _FEW * rows

@@ -30,10 +30,10 @@ def _of_part(part: Part, facts: Facts) -> dict[str, int]:
     counts = {
         "system": _rows_with(part, columns.get("system")),
         "tools": _rows_with(part, columns.get("tools")),
-        "images": max(_rows_with(part, columns.get("images")), _with_image_parts(part, facts)),
+        "images": max(_rows_with(part, columns.get("images")), _with_parts(part, facts, '"image')),
         "history": _rows_with(part, columns.get("history")),
         "tool_calls": _with_key(part, "tool_calls", "function_call"),
-        "reasoning": _with_key(part, *REASONING),
+        "reasoning": max(_with_key(part, *REASONING), _with_parts(part, facts, '"reasoning"', '"thinking"')),
     }
     for role, path in columns.items():
         if "{" in path or "[" in path:
@@ -71,11 +71,12 @@ def _with_key(part: Part, *keys: str) -> int:
     return rows
 
 
-def _with_image_parts(part: Part, facts: Facts) -> int:
-    """Rows whose contents are given as parts, images among them; told by the name of the part's type."""
+def _with_parts(part: Part, facts: Facts, *types: str) -> int:
+    """Rows whose contents are given as parts, some of these types, given as JSON has them."""
     paths = [path for role, path in part.sight.columns.items() if role in _CHAT_ROLES and not set("{[") & set(path)]
     in_parts = [path for path in paths if any(_has_parts(parse_path(path).shape(group.shape)) for group in part.groups)]
-    return min(part.rows, max((facts.structure.containing(path, '"image') for path in in_parts), default=0))
+    found = (facts.structure.containing(path, name) for path in in_parts for name in types)
+    return min(part.rows, max(found, default=0))
 
 
 def _has_parts(shape: Shape | None) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+from functools import reduce
 from pathlib import Path
 from typing import Final
 
 from ..paths import quoted
+from ..shape import Shape, merged
+from ..sources import open_source
 from ..sources.kinds import kind_of_file
 from .detection import Detection
 
@@ -33,6 +36,9 @@ def load(source: str, detection: Detection) -> tuple[str, str]:
     path = Path(source)
     if not path.is_file():
         raise NotPlainError
+    shapes = [group.shape for group in detection.facts.structure.groups]
+    if open_source(path).embedded or _is_mixed(reduce(merged, shapes)):
+        raise NotPlainError
     kind = kind_of_file(path, path.name)
     if path.suffix not in _ENDINGS.get(kind.name, ()):
         raise NotPlainError
@@ -55,15 +61,20 @@ def load(source: str, detection: Detection) -> tuple[str, str]:
     )
 
 
+def _is_mixed(shape: Shape) -> bool:
+    """Whether values of several kinds stand in one place, which Arrow has no type for."""
+    inner = [below for _, below in shape.keys] + ([shape.items] if shape.items else [])
+    return shape.kind == "mixed" or any(map(_is_mixed, inner))
+
+
 def _text_columns(path: Path, delimiter: str, detection: Detection) -> list[str]:
     """The columns of a table, in the order of its header.
 
     Raises:
-        NotPlainError: a name has blanks around it, or a cell holds a conversation.
+        NotPlainError: a name has blanks around it.
     """
     with path.open(encoding="utf-8", newline="") as file:
         header = next((record for record in csv.reader(file, delimiter=delimiter) if record), [])
-    kinds = {inner.kind for group in detection.facts.structure.groups for _, inner in group.shape.keys}
-    if kinds - {"text"} or set(header) != set(detection.profiles):
+    if set(header) != set(detection.profiles):
         raise NotPlainError
     return header

@@ -8,6 +8,7 @@ from typing import Final
 from ...errors import UsageError
 from ...records import Layout
 from ..paths import Path, known_paths, paths_of
+from ..rows import name_columns
 from ..shape import Structure
 from .facts import Facts
 from .names import TOOLS
@@ -50,7 +51,7 @@ def _absent(role: str, path: Path, structure: Structure) -> UsageError:
     columns = list(dict.fromkeys(name for group in structure.groups for name, _ in group.shape.keys))
     return UsageError(
         f"data.mapping.{role} names the column {path.text!r}, which isn't there.",
-        why=f"The columns are {', '.join(columns)}.",
+        why=f"The columns are {name_columns(columns)}.",
         fix=f"Did you mean {near[0]!r}?" if near else "Name one of these columns.",
     )
 

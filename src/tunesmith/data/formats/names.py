@@ -20,6 +20,14 @@ CHATS: Final = (
     "thread",
     "contents",
 )
+_QUESTIONS: Final = (
+    *("frage", "anfrage", "pregunta", "domanda", "pergunta", "vraag", "pytanie", "soru"),
+    *("вопрос", "问题", "問題", "質問", "질문", "سؤال", "प्रश्न"),
+)
+_ANSWERS: Final = (
+    *("antwort", "respuesta", "réponse", "reponse", "risposta", "resposta", "antwoord", "odpowiedź", "cevap"),
+    *("ответ", "答案", "回答", "答え", "답변", "جواب", "उत्तर"),
+)
 PROMPTS: Final = (
     "prompt",
     "question",
@@ -32,8 +40,9 @@ PROMPTS: Final = (
     "request",
     "context",
     "article",
+    *_QUESTIONS,
 )
-PROMPTS_ALONE: Final = ("prompt", "question", "query", "instruction", "problem", "input")
+PROMPTS_ALONE: Final = ("prompt", "question", "query", "instruction", "problem", "input", *_QUESTIONS)
 """Of these, the ones that hold a prompt although nothing answers it."""
 COMPLETIONS: Final = (
     "completion",
@@ -51,7 +60,12 @@ COMPLETIONS: Final = (
     "highlights",
     "tldr",
     "headline",
+    *_ANSWERS,
 )
+LOGGED: Final = tuple(
+    f"{place}choices[0].message.content" for place in ("", "response.", "response.body.", "output.", "completion.")
+)
+"""Where logs of chat APIs hold the answer beside the request's messages."""
 SUMMARIES: Final = ("summary", "highlights", "tldr", "headline")
 """Of these, the ones that sum up a long text."""
 LONG_TEXTS: Final = ("document", "article", "text", "dialogue", "passage", "body", "content")
@@ -85,10 +99,19 @@ LABELS: Final = (
     "is_good",
     "accepted",
 )
+_TONES: Final = dict.fromkeys([0xFE0F, *range(0x1F3FB, 0x1F400)])  # variation selector 16, and Fitzpatrick types
 GOOD: Final = frozenset({"true", "1", "1.0", "yes", "good", "desirable", "thumbs_up", "thumbs up", "up", "👍", "+1"})
 BAD: Final = frozenset(
     {"false", "0", "0.0", "-1", "no", "bad", "undesirable", "thumbs_down", "thumbs down", "down", "👎"}
 )
+
+
+def mark(value: str) -> bool | None:
+    """Whether a value says good; None where it says neither good nor bad. A thumb may have any skin tone."""
+    plain = value.translate(_TONES).strip().lower()
+    return plain in GOOD if plain in GOOD | BAD else None
+
+
 CLASSES: Final = ("label", "labels", "class", "category")
 REFERENCES: Final = (
     "reward_model.ground_truth",

@@ -20,6 +20,7 @@ from .names import (
     GOLDS,
     IMAGES,
     LABELS,
+    LOGGED,
     LONG_TEXTS,
     PREFERENCES,
     PROMPTS,
@@ -30,7 +31,7 @@ from .names import (
     TEXTS,
     TOOLS,
 )
-from .unfit import obstacle
+from .unfit import obstacle, ranked
 
 _REFERENCE_KINDS = ("text", "number", "list", "boolean")
 OPTIONAL = frozenset({"system", "tools", "input", "history", "reference", "answer", "class", "images"})
@@ -72,8 +73,9 @@ class _Eye:
 
     def __init__(self, shape: Shape, facts: Facts) -> None:
         self.shape, self.facts = shape, facts
-        self.kinds = {path: inner.kind for path, inner in self._paths()}
-        self.chats = {path: inner for path, inner in self._paths() if facts.is_chat(path, inner)}
+        paths = list(self._paths())
+        self.kinds = {path: inner.kind for path, inner in paths}
+        self.chats = {path: inner for path, inner in paths if facts.is_chat(path, inner)}
 
     def _paths(self) -> Iterator[tuple[str, Shape]]:
         for path in known_paths(self.shape):
@@ -208,19 +210,29 @@ class _Eye:
     def _alpaca(self) -> Sight | None:
         if not {"instruction", "output"} <= self.kinds.keys():
             return None
-        if self.kinds["instruction"] != "text":
+        output = self._answer_in("output")
+        if self.kinds["instruction"] != "text" or output is None:
             return None
-        columns = {"instruction": "instruction", **self._alpaca_extras(), "output": "output"}
-        return self._sight("alpaca", columns, usual=True)
+        columns = {"instruction": "instruction", **self._alpaca_extras(), "output": output}
+        return self._sight("alpaca", columns, usual=output == "output")
+
+    def _answer_in(self, name: str) -> str | None:
+        """The column with the answer, or the first of the answers in it; None where it holds anything else."""
+        if self._answers(name):
+            return name
+        return f"{name}[0]" if self._worded(f"{name}[0]") else None
 
     def _pair(self, but: str | None = None) -> Sight | None:
         if {"prompt", "completion"} <= self.kinds.keys():
-            return self._sight("prompt-completion", {"prompt": "prompt", "completion": "completion"}, usual=True)
+            answer = self._answer_in("completion") or "completion"
+            columns = {"prompt": "prompt", "completion": answer}
+            return self._sight("prompt-completion", columns, usual=answer == "completion")
         kinds = ("text",) if not self.chats else ("text", "list", "object")
         completions = [name for name in self._alike(COMPLETIONS, *kinds) if name != but and self._answers(name)]
         chats = self._chat_column(but=completions)
         if chats:  # What stands beside a conversation under these names is rather compared with than learnt.
             completions = [name for name in completions if name.lower() not in ("answer", "solution", "target")]
+            completions += [path for path in LOGGED if self._worded(path)]
         if not completions or self._gold():
             return None
         prompts = [name for name in self._alike(PROMPTS) if name not in completions and name != but]
@@ -266,12 +278,16 @@ class _Eye:
         texts = self._alike(TEXTS)
         if not texts or (texts[0] != "text" and self._alike(PROMPTS_ALONE)):
             return None
-        classes = [name for name in self._alike(CLASSES, "text", "number", "boolean") if name not in texts]
+        classes = [
+            name
+            for name in self._alike(CLASSES, "text", "number", "boolean")
+            if name not in texts and not self.facts.is_dates(name)
+        ]
         return Sight("text", {"text": texts[0], **_first(**{"class": classes})}, usual=texts[0] == "text")
 
     def _prompt_only(self) -> Sight | None:
         prompt, usual = self._prompt_side(set())
-        if not prompt:
+        if not prompt or ranked(self.shape):
             return None
         references = self._references()
         first = [f"{path}[0]" for path in references]

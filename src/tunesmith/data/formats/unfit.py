@@ -10,6 +10,8 @@ from ..turns import CONTENT_KEYS, ROLE_KEYS
 from .facts import Facts
 from .names import PARENTS, RIVALS, WINNERS
 
+_CANDIDATES: Final = (*(f"{name}s" for name in RIVALS), "replies", "candidates")
+_RANK: Final = re.compile(r"(?:^|_)(?:rank|ranking|score|rating|reward|votes)$", re.IGNORECASE)
 _PAIRED: Final = (("a", "b"), ("0", "1"), ("1", "2"))
 _RIVAL: Final = re.compile(rf"(.*(?:{'|'.join(RIVALS)})s?_?)([ab012])")
 
@@ -17,6 +19,18 @@ _RIVAL: Final = re.compile(rf"(.*(?:{'|'.join(RIVALS)})s?_?)([ab012])")
 def obstacle(shape: Shape, facts: Facts) -> str | None:
     """Why rows of `shape` must be rewritten before any method can train on them; None where nothing is known."""
     return _tree(shape, facts) or _rivals(shape, facts)
+
+
+def ranked(shape: Shape) -> str | None:
+    """Why a column of answers with ranks holds no right ones to learn or to compare with; None where there is none."""
+    for key, inner in shape.keys:
+        if key.lower() not in _CANDIDATES or inner.items is None:
+            continue
+        rank = next((name for name, value in inner.items.keys if value.kind == "number" and _RANK.search(name)), None)
+        if rank and any(value.kind == "text" for _, value in inner.items.keys):
+            said = "write the best as chosen and a worse one as rejected first"
+            return f"The column {key} ranks its answers ({rank}): {said}."
+    return None
 
 
 def _tree(shape: Shape, facts: Facts) -> str | None:

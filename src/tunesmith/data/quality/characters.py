@@ -1,4 +1,4 @@
-"""What texts are made of: wrongly decoded characters, placeholders, languages."""
+"""What texts are made of: wrongly decoded characters, placeholders, a template's markup, languages."""
 
 from __future__ import annotations
 
@@ -100,6 +100,18 @@ def check_placeholders(view: View) -> Outcome:
         if some:
             example = quoted(next(iter(some.values())))
             found.findings.append(finding("D032", view.where, severity=bad, example=example, **view.named(some)))
+    return found
+
+
+def check_markup(view: View) -> Outcome:
+    """D049 for what a chat template writes around turns, standing in texts."""
+    pattern = patterns().markup
+    suspects = ((number, pattern.search(view.rows[number].whole)) for number in view.matching(pattern.pattern))
+    struck = {number: match[0] for number, match in suspects if match}
+    found = Outcome({"template_markup": len(struck)})
+    if struck:
+        example = quoted(next(iter(struck.values())))
+        found.findings.append(finding("D049", view.where, example=example, **view.named(struck)))
     return found
 
 

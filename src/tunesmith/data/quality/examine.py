@@ -9,7 +9,7 @@ from ...progress import Progress, silent
 from ...records import Finding, Quality
 from ..rows import Place, Row
 from .answers import check_answers, check_lengths, check_prompts, check_sameness
-from .characters import check_characters, check_languages, check_placeholders
+from .characters import check_characters, check_languages, check_markup, check_placeholders
 from .contamination import check_tasks
 from .duplicates import check_duplicates, check_held_out
 from .near import THRESHOLD
@@ -25,6 +25,7 @@ _CHECKS: dict[str, Check] = {
     "sameness": check_sameness,
     "characters": check_characters,
     "placeholders": check_placeholders,
+    "template markup": check_markup,
     "languages": check_languages,
     "pairs": check_pairs,
     "labels": check_labels,

@@ -17,12 +17,14 @@ class Patterns:
     Attributes:
         refusal: Matches the beginning of an answer that refuses.
         placeholders: "strict", never meant, and "loose", wanted in letters.
+        markup: What chat templates write around turns, in RE2's syntax too.
         secrets: Keys and tokens: kind and pattern.
         first_looks: What texts contain that are worth a closer look, in RE2's syntax.
     """
 
     refusal: re.Pattern[str]
     placeholders: dict[str, re.Pattern[str]]
+    markup: re.Pattern[str]
     secrets: list[tuple[str, re.Pattern[str]]]
     first_looks: dict[str, str]
 
@@ -34,6 +36,7 @@ def patterns() -> Patterns:
     return Patterns(
         re.compile(r"\s*(?:" + "|".join(table["refusals"].values()) + ")", re.IGNORECASE),
         {name: _any_of(some) for name, some in table["placeholders"].items()},
+        re.compile("(?m)" + "|".join(f"(?:{one})" for one in table["markup"])),
         [(kind, re.compile(pattern)) for kind, pattern in table["secrets"]],
         table["first_looks"],
     )

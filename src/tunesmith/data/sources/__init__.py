@@ -14,9 +14,11 @@ from ...recipe.schema import Source
 from ...records import Finding
 from ...records.data import SourceFile
 from ...rules import FindingsError, finding
+from ...words import counted
 from ..rows import BadRowError, Numbered, Place, Row, name_places
 from . import mixture
 from .content import Content, Held
+from .embedded import Opener, columns_of
 from .found import Spec, as_sources, find_files, is_hub, other_splits
 from .json_text import Noted, Reader
 
@@ -37,7 +39,8 @@ class RawData:
     Attributes:
         name: For findings: the file's name, or "3 files".
         files: The files.
-        rows: One dict per row; values as the format gives them (CSV and TSV: text, and conversations).
+        rows: One dict per row; values as the format gives them (CSV and TSV: text), but for
+            conversations, which are opened where they stand as text.
         places: Each row's number in its file, counted from 1: the line in JSONL, CSV, TSV and text, the row elsewhere.
         rejected: Rows that can't be parsed, with the reason.
         findings: What the user should know of how they were read.
@@ -82,7 +85,7 @@ class RawData:
         first, problem = self.rejected[0]
         where = f"{self.unit} {first}" if isinstance(first, int) else first
         count = len(self.rejected)
-        text = f"{count:,} {self.unit}s can't be parsed, the first is {where}" if count > 1 else f"In {where}"
+        text = f"{counted(count, self.unit)} can't be parsed, the first is {where}" if count > 1 else f"In {where}"
         shown = f" (`sed -n {first}p {self.name}` shows it)" if self.unit == "line" and isinstance(first, int) else ""
         return finding("D001", self.name, error=f"{text}: {problem.found}.", place=f"{where}{shown}")
 
@@ -92,7 +95,7 @@ class Opened:
 
     Attributes:
         name: For findings: the file's name, or "3 files".
-        findings: What the last whole pass found (D020, D021), and what weights leave out (D023).
+        findings: What the last whole pass found (D020, D021, D048), and what weights leave out (D023).
     """
 
     def __init__(self, spec: Spec, *, seed: int = 42) -> None:
@@ -109,7 +112,7 @@ class Opened:
             if (names := other_splits(source))
         ]
         self._contents = [content for _, contents in self._sources for content in contents]
-        self.name = self._contents[0].name if len(self._contents) == 1 else f"{len(self._contents)} files"
+        self.name = self._contents[0].name if len(self._contents) == 1 else counted(len(self._contents), "file")
         self._counts: list[int] = []
         self.findings: list[Finding] = []
 
@@ -135,6 +138,11 @@ class Opened:
             for _ in self.rows():
                 pass
         return [content.record(rows) for content, rows in zip(self._contents, self._counts, strict=True)]
+
+    @cached_property
+    def embedded(self) -> list[str]:
+        """The columns of any file in which conversations stand as text, by the first rows of each."""
+        return [column for content in self._contents for column in columns_of(content.rows(Reader()))]
 
     def rows(self) -> Iterator[Numbered]:
         """The rows, one source after another, streamed; with weights, those of the mixture.
@@ -166,7 +174,8 @@ class Opened:
 
         plain = self._weights is None and all(source.rows is None for source, _ in self._sources)
         contents = [content for content in self._contents if isinstance(content, Content) and content.is_json_lines]
-        if plain and len(contents) == len(self._contents):
+        # duckdb would see the texts that are opened here.
+        if plain and len(contents) == len(self._contents) and not self.embedded:
             files = [(self._prefix(content), content.file.path, content.name) for content in contents]
             return of_lines(files)
         return of_rows(self.rows)
@@ -177,13 +186,14 @@ class Opened:
         """All rows of one source, as far as it wants them; adds to `counts` and `findings`."""
         wanted = source.rows
         for content in contents:
-            reader = Reader()
+            reader, opener = Reader(), Opener()
             prefix = self._prefix(content)
             count = 0
-            for count, numbered in enumerate(itertools.islice(content.rows(reader), wanted), 1):  # noqa: B007
+            rows = opener.rows(itertools.islice(content.rows(reader), wanted))
+            for count, numbered in enumerate(rows, 1):  # noqa: B007
                 yield numbered._replace(place=f"{prefix}{numbered.place}") if prefix else numbered
             counts.append(count)
-            findings += _noted(reader, content.name)
+            findings += _noted(reader, opener, content.name)
             wanted = None if wanted is None else wanted - count
 
     def _prefix(self, content: Content | Held) -> str:
@@ -273,17 +283,17 @@ def _contents(source: Source) -> list[Content | Held]:
     return [Content(file) for file in find_on_hub(source)]
 
 
-def _noted(reader: Reader, name: str) -> list[Finding]:
+def _noted(reader: Reader, opener: Opener, name: str) -> list[Finding]:
     noted = (("D020", reader.repeated), ("D021", reader.unknown))
-    return [finding(code, name, places=_places(rows)) for code, rows in noted if rows.rows]
+    found = [finding(code, name, places=_places(rows)) for code, rows in noted if rows.rows]
+    opened = ((column, rows.rows) for column, rows in opener.opened.items())
+    return found + [finding("D048", name, column=column, count=f"{rows:,}") for column, rows in opened]
 
 
 def _places(noted: Noted) -> str:
     if noted.places == ["the file"]:
         return "the file"
-    more = noted.rows - len(noted.places)
-    shown = name_places(noted.places) + (f" and {more:,} more" if more else "")
-    return f"{'row' if noted.rows == 1 else 'rows'} {shown}"
+    return name_places(noted.places, noted.rows - len(noted.places))
 
 
 __all__ = ["Opened", "RawData", "Spec", "open_source", "read"]

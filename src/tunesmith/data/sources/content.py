@@ -83,6 +83,9 @@ class Content:
         try:
             yield from json_text.read_document(text, name, reader)
         except FindingsError:
+            if json_text.is_series(text):
+                yield from json_text.read_series(text, name, reader)
+                return
             if not self.kind.lines_expected:
                 raise
             self.by_lines = True

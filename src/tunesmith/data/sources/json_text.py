@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ MOST_DEPTH: Final = 100
 """Levels of nesting; Python's own reader gives up near 1,000, and Arrow and Parquet before that."""
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _BLANK: Final = " \t\r\n"
+_BLANKS: Final = re.compile(f"[{_BLANK}]*")
+_OPENED: Final = re.compile(r"\s*\{[ \t\r]*\n")  # a brace alone in the first line
 _SHOWN: Final = 5
 _KINDS: Final = {str: "text", int: "a number", float: "a number", bool: "a boolean", list: "a list"}
 
@@ -58,12 +61,9 @@ class Reader:
             return Numbered(place, None, f"{error.msg}, column {error.colno}{end}", text)
         except RecursionError:
             return Numbered(place, None, _TOO_DEEP, text)
-        except ValueError as error:
-            return Numbered(place, None, str(error).split(";")[0], text)
-        if self._has_repeated:
-            self.repeated.add(place)
-        if self._has_unknown:
-            self.unknown.add(place)
+        except ValueError:
+            return Numbered(place, None, _TOO_LONG, text)
+        self._note(place)
         deep = text.count("{") + text.count("[") > MOST_DEPTH
         numbered = _numbered(value, place, suspect=_SURROGATE.search(text) is not None, deep=deep)
         return numbered if numbered.problem is None else numbered._replace(text=text)
@@ -76,11 +76,25 @@ class Reader:
         """
         self._has_repeated = self._has_unknown = False
         value = self._decoder.decode(text)
-        if self._has_repeated:
-            self.repeated.add("the file")
-        if self._has_unknown:
-            self.unknown.add("the file")
+        self._note("the file")
         return value
+
+    def next_value(self, text: str, at: int, place: Place) -> tuple[Any, int]:
+        """The value that begins at a position of a text, and where it ends.
+
+        Raises:
+            json.JSONDecodeError, ValueError, RecursionError: there is none.
+        """
+        self._has_repeated = self._has_unknown = False
+        value, end = self._decoder.raw_decode(text, at)
+        self._note(place)
+        return value, end
+
+    def _note(self, place: Place) -> None:
+        if self._has_repeated:
+            self.repeated.add(place)
+        if self._has_unknown:
+            self.unknown.add(place)
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
@@ -94,6 +108,8 @@ class Reader:
 
 
 _TOO_DEEP: Final = f"nested deeper than {MOST_DEPTH} levels"
+# The only ValueError of Python's own reader besides JSONDecodeError.
+_TOO_LONG: Final = f"a number of more than {sys.get_int_max_str_digits():,} digits"
 
 
 def read_lines(lines: Iterable[bytes], name: str, reader: Reader) -> Iterator[Numbered]:
@@ -105,7 +121,7 @@ def read_lines(lines: Iterable[bytes], name: str, reader: Reader) -> Iterator[Nu
     for number, line in enumerate(lines, 1):
         text = decoded(line, name, number)
         if text.strip(_BLANK):
-            yield reader.line(text, number, cut=not text.endswith("\n"))
+            yield reader.line(text.rstrip("\r\n"), number, cut=not text.endswith("\n"))
 
 
 def decoded(line: bytes, name: str, number: int) -> str:
@@ -129,18 +145,66 @@ def read_document(text: str, name: str, reader: Reader) -> Iterator[Numbered]:
     """
     try:
         value = reader.document(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        raise _refusal(error, text, name) from None
+    yield from _numbered_all(enumerate(_row_list(value), 1), text)
+
+
+def is_series(text: str) -> bool:
+    """Whether a text is a series of objects that stand over several lines, by the first of them."""
+    if _OPENED.match(text):
+        return True
+    start = _after_blanks(text, 0)
+    try:
+        _, end = json.JSONDecoder().raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return False
+    return "\n" in text[start:end] and text.startswith("{", _after_blanks(text, end))
+
+
+def read_series(text: str, name: str, reader: Reader) -> Iterator[Numbered]:
+    """The rows of a series of JSON objects, one after another, wherever lines end.
+
+    Raises:
+        FindingsError: D001, one can't be parsed, so that nobody knows where the next one begins.
+    """
+    yield from _numbered_all(enumerate(_values(text, name, reader), 1), text)
+
+
+def _values(text: str, name: str, reader: Reader) -> Iterator[Any]:
+    at, number = _after_blanks(text, 0), 0
+    while at < len(text):
+        number += 1
+        try:
+            value, end = reader.next_value(text, at, number)
+        except (ValueError, RecursionError) as error:
+            raise _refusal(error, text, name) from None
+        yield value
+        at = _after_blanks(text, end)
+
+
+def _after_blanks(text: str, at: int) -> int:
+    found = _BLANKS.match(text, at)
+    return found.end() if found else at
+
+
+def _refusal(error: ValueError | RecursionError, text: str, name: str) -> FindingsError:
+    """D001 for a document that Python's own reader refuses."""
+    problem, place = f"It is {_TOO_DEEP}.", "the file"
+    if isinstance(error, json.JSONDecodeError):
         end = "; the file seems to be cut off there" if error.pos >= len(text.rstrip(_BLANK)) - 1 else ""
         problem = f"In line {error.lineno}: {error.msg}, column {error.colno}{end}."
         place = f"line {error.lineno} (`sed -n {error.lineno}p {name}` shows it)"
-        raise FindingsError([finding("D001", name, error=problem, place=place)]) from None
-    except RecursionError:
-        raise FindingsError([finding("D001", name, error=f"It is {_TOO_DEEP}.", place="the file")]) from None
-    except ValueError as error:
-        raise FindingsError([finding("D001", name, error=f"JSON error: {error}.", place="the file")]) from None
+    elif isinstance(error, ValueError):
+        problem = f"It holds {_TOO_LONG}."
+    return FindingsError([finding("D001", name, error=problem, place=place)])
+
+
+def _numbered_all(values: Iterable[tuple[int, Any]], text: str) -> Iterator[Numbered]:
+    """The values of a document as rows, or why they are none."""
     suspect = _SURROGATE.search(text) is not None
     deep = text.count("{") + text.count("[") > MOST_DEPTH
-    for number, item in enumerate(_row_list(value), 1):
+    for number, item in values:
         numbered = _numbered(item, number, suspect=suspect, deep=deep)
         yield numbered if numbered.problem is None or deep else numbered._replace(text=json.dumps(item))
 

@@ -17,6 +17,8 @@ from ...errors import EnvironmentLacksError, UsageError
 from ...rules import FindingsError, finding
 
 _BLOCK: Final = 1 << 16
+_MOST_READ: Final = 1 << 20  # bytes that are unpacked at once
+_ZSTD_BLOCK: Final = 1 << 11  # packed bytes; each 4 of them can stand for 128 KiB
 _PACKINGS: Final = {
     b"\x1f\x8b": "gzip",
     b"PK\x03\x04": "zip",
@@ -113,7 +115,13 @@ def _unzipped(path: Path, name: str) -> IO[bytes]:
     ]
     if len(members) != 1:
         unreadable(name, f"This zip archive holds {len(members)} files, not one.", "; unpack it into a folder first")
+    _refuse_bomb(name, "zip", path.stat().st_size, members[0].file_size)
     return archive.open(members[0])
+
+
+def _refuse_bomb(name: str, packing: str, size: int, unpacked: int) -> None:
+    if unpacked > max(_HARMLESS, MOST_RATIO * size):
+        raise FindingsError([finding("D022", name, packing=packing, size=f"{size:,}", ratio=f"{MOST_RATIO:,}")])
 
 
 class _Zstd:
@@ -131,7 +139,7 @@ class _Zstd:
         """At most `size` bytes; none at the end."""
         while not self._left:
             packed = self._frame.unused_data if self._frame.eof else b""
-            packed = packed or self._file.read(_BLOCK)
+            packed = packed or self._file.read(_ZSTD_BLOCK)
             if not packed:
                 if not self._frame.eof:
                     raise EOFError("the last frame has no end")
@@ -168,9 +176,7 @@ class _Unpacked(io.RawIOBase):
         block = self._guarded(lambda: self._file.read(len(buffer)))
         buffer[: len(block)] = block
         self._given += len(block)
-        if self._given > max(_HARMLESS, MOST_RATIO * self._size):
-            size, ratio = f"{self._size:,}", f"{MOST_RATIO:,}"
-            raise FindingsError([finding("D022", self._name, packing=self._packing, size=size, ratio=ratio)])
+        _refuse_bomb(self._name, self._packing, self._size, self._given)
         return len(block)
 
     def _guarded(self, step: Callable[[], Any]) -> Any:
@@ -198,7 +204,8 @@ class _Joined(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        block = self._start[: len(buffer)] or self._rest.read(len(buffer))
+        # A buffer may be as large as a whole document; what swells must be seen before it fills it.
+        block = self._start[: len(buffer)] or self._rest.read(min(len(buffer), _MOST_READ))
         self._start = self._start[len(buffer) :]
         buffer[: len(block)] = block
         return len(block)

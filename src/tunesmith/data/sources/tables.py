@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import csv
 import io
 import itertools
@@ -14,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ...rules import FindingsError, finding
+from ...words import counted
 from ..rows import Numbered, Row
-from ..turns import is_chat
 from .json_text import decoded
 from .packed import open_bytes, packing_of
 
@@ -65,7 +63,7 @@ def _allow_long_fields() -> None:
 
 
 def read_table(lines: Iterable[bytes], name: str, delimiter: str) -> Iterator[Numbered]:
-    """The rows of a table whose first record names the columns; values stay text, but for conversations.
+    """The rows of a table whose first record names the columns; values stay text.
 
     Raises:
         FindingsError: D001, doubled or empty column names; D003, a line isn't UTF-8.
@@ -81,7 +79,7 @@ def read_table(lines: Iterable[bytes], name: str, delimiter: str) -> Iterator[Nu
             record = next(records, None)
         except csv.Error as error:
             line = records.line_num + 1
-            yield Numbered(start, None, f"{error} (fields with line breaks or quotes need quotes)")
+            yield Numbered(start, None, _problem(error))
             continue
         line = records.line_num + 1
         if record is None:
@@ -91,25 +89,17 @@ def read_table(lines: Iterable[bytes], name: str, delimiter: str) -> Iterator[Nu
         if header is None:
             header = _header(record, name)
         elif len(record) == len(header):
-            yield Numbered(start, dict(zip(header, map(_cell, record), strict=True)))
+            yield Numbered(start, dict(zip(header, record, strict=True)))
         else:
-            problem = f"{_fields(record)}, where the header has {len(header)}"
+            problem = f"{counted(len(record), 'field')}, where the header has {len(header)}"
             yield Numbered(start, None, problem, delimiter.join(record))
 
 
-def _cell(text: str) -> Any:
-    """A cell: its text, or the conversation that it holds as JSON or, as pandas writes it, as a Python literal."""
-    if not text.startswith("[{") or not text.rstrip().endswith("}]"):
-        return text
-    for parse in (json.loads, ast.literal_eval):
-        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            value = parse(text)
-            return value if is_chat(value) else text
-    return text
-
-
-def _fields(record: list[str]) -> str:
-    return f"{len(record)} field{'s' if len(record) > 1 else ''}"
+def _problem(error: csv.Error) -> str:
+    """Why a record can't be parsed; of a carriage return, the module says how Python would open the file."""
+    if str(error).startswith("new-line character"):
+        return "a carriage return (\\r) alone ends no line (`tr '\\r' '\\n' < IN > OUT` makes line breaks of them)"
+    return f"{error} (fields with line breaks or quotes need quotes)"
 
 
 def _header(record: list[str], name: str) -> list[str]:
@@ -134,11 +124,14 @@ def read_parquet(path: Path, name: str) -> Iterator[Numbered]:
         packed = packing_of(path) is not None
         with pyarrow.parquet.ParquetFile(_seekable(path, name) if packed else path, pre_buffer=False) as file:
             written_as_json = _json_columns(file.schema_arrow)
+            dated = _dated_columns(file.schema_arrow)
             for batch in file.iter_batches(batch_size=_BATCH):
                 rows: list[Row] = batch.to_pylist()
                 for number, row in enumerate(rows, number + 1):  # noqa: B020 - counts on over batches
                     for column in written_as_json:
                         row[column] = _from_json(row[column])
+                    for column in dated:
+                        row[column] = json.loads(json.dumps(row[column], default=str))
                     yield Numbered(number, row)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         problem = str(error).splitlines()[0]
@@ -153,6 +146,18 @@ def _json_columns(schema: pyarrow.Schema) -> list[str]:
 
     as_json = (pyarrow.json_(), pyarrow.list_(pyarrow.json_()))
     return [column.name for column in schema if column.type in as_json]
+
+
+def _dated_columns(schema: pyarrow.Schema) -> list[str]:
+    """The columns of lists and objects with dates, times or decimals inside, which are texts in JSON."""
+    return [column.name for column in schema if column.type.num_fields and _is_dated(column.type)]
+
+
+def _is_dated(kind: pyarrow.DataType) -> bool:
+    from pyarrow import types
+
+    inner = (kind.field(number).type for number in range(kind.num_fields))
+    return types.is_temporal(kind) or types.is_decimal(kind) or any(map(_is_dated, inner))
 
 
 def _from_json(value: str | list[str | None] | None) -> Any:

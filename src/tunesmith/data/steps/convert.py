@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
@@ -34,15 +34,22 @@ def convert(job: Job, rank: int = 0, tasks: int = 1, *, progress: Progress = sil
     if work.counts("read", _ALL):
         return
     transform = job.transform()
-    rows = enumerate(job.source.rows())
-    number = 0
+    number = read = 0
+
+    def counting() -> Iterator[tuple[int, Numbered]]:
+        nonlocal read
+        for read, numbered in enumerate(job.source.rows(), 1):
+            yield read - 1, numbered
+
+    rows = counting()
     while (first := next(rows, None)) is not None:
         chunk = _chain(first, islice(rows, CHUNK - 1))
         unit = f"{number:08}"
         if number % tasks == rank and work.counts("rows", unit) is None:
             _Chunk(job, unit).write(chunk, transform.batch)
         number += 1
-        progress("converting rows", first[0] + 1 + sum(1 for _ in chunk), None)
+        deque(chunk, maxlen=0)  # the rest, where the chunk is another task's or done
+        progress("converting rows", read, None)
     if all(work.counts("rows", f"{one:08}") is not None for one in range(number)):
         work.done("read", _ALL, {"chunks": number})
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, Final
 
 from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
@@ -22,19 +22,7 @@ from .job import Job
 from .run import look, take
 from .write import write
 
-__all__ = [
-    "Check",
-    "Common",
-    "Compare",
-    "Convert",
-    "Exact",
-    "Finish",
-    "Meet",
-    "Sign",
-    "Union",
-    "Write",
-    "begin",
-]
+__all__ = ["WORK", "Stage", "begin"]
 
 
 def begin(settings: PreparationSettings, output: Path) -> Job:
@@ -49,87 +37,31 @@ def begin(settings: PreparationSettings, output: Path) -> Job:
 
 
 class Stage(PipelineStep):
-    """One stage of a preparation."""
+    """One stage of a preparation, by the name it has in WORK."""
 
     type = "TUNESMITH"
-    work: ClassVar[Callable[..., Any]]
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, name: str) -> None:
+        self.name = name  # which the counts of tasks are kept by
         super().__init__()
         self.job = job
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         """Do the share of task `rank` of `world_size`; what another task, now or earlier, has done is passed over."""
         with self.track_time(unit="task"):
-            type(self).work(self.job, rank, world_size)
+            WORK[self.name](self.job, rank, world_size)
         yield from data or ()
 
 
-class Convert(Stage):
-    """Read, filter, map; each task converts its chunks."""
-
-    name = "convert"
-    work = staticmethod(convert)
-
-
-class Check(Stage):
-    """Refuse rows that can't be used, unless they are to be dropped; one task."""
-
-    name = "check"
-    work = staticmethod(refuse_bad_rows)
-
-
-class Exact(Stage):
-    """Find equal rows; each task takes its buckets of digests."""
-
-    name = "exact duplicates"
-    work = staticmethod(exact)
-
-
-class Common(Stage):
-    """Find the text that many rows share, which counts for nothing; one task."""
-
-    name = "near duplicates: common text"
-    work = staticmethod(near.common)
-
-
-class Sign(Stage):
-    """Sign the rows; each task takes its chunks."""
-
-    name = "near duplicates: signatures"
-    work = staticmethod(near.sign)
-
-
-class Meet(Stage):
-    """Pair the rows that agree in a band; each task takes its bands."""
-
-    name = "near duplicates: bands"
-    work = staticmethod(near.meet)
-
-
-class Compare(Stage):
-    """Compare the pairs; each task takes its buckets of them."""
-
-    name = "near duplicates: similarities"
-    work = staticmethod(near.compare)
-
-
-class Union(Stage):
-    """Join pairs into clusters; one task."""
-
-    name = "near duplicates: clusters"
-    work = staticmethod(near.union)
-
-
-class Write(Stage):
-    """Write the parts of the splits; each task takes its chunks."""
-
-    name = "write"
-    work = staticmethod(write)
-
-
-class Finish(Stage):
-    """Put the parts together, with manifest and card; one task."""
-
-    name = "finish"
-    work = staticmethod(finish)
+WORK: Final[dict[str, Callable[..., Any]]] = {
+    "convert": convert,  # read, filter, map; each task takes chunks of rows
+    "check": refuse_bad_rows,  # refuse rows that can't be used, unless they are to be dropped; one task
+    "exact": exact,  # find equal rows; each task takes buckets of digests
+    "common": near.common,  # find the text that many rows share, which counts for nothing; one task
+    "sign": near.sign,  # sign the rows; each task takes chunks
+    "meet": near.meet,  # pair the rows that agree in a band; each task takes bands
+    "compare": near.compare,  # compare the pairs; each task takes buckets of them
+    "union": near.union,  # join pairs into clusters; one task
+    "write": write,  # write the parts of the splits; each task takes chunks
+    "finish": finish,  # put the parts together, with manifest and card; one task
+}

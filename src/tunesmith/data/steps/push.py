@@ -11,6 +11,7 @@ from pathlib import Path
 from ...errors import EnvironmentLacksError, TunesmithError, UsageError
 from ...records.preparation import Preparation
 from ...rules import FindingsError, finding
+from ...words import counted
 from ..quality.private import secrets
 from ..sources import open_source
 from .finish import CARD
@@ -72,7 +73,7 @@ def push(folder: Path, record: Preparation, name: str) -> str:
             repo_type="dataset",
             folder_path=folder,
             allow_patterns=list(sent),
-            commit_message=f"tunesmith prepare: {sum(file.rows for file in record.files.values()):,} rows",
+            commit_message=f"tunesmith prepare: {counted(sum(file.rows for file in record.files.values()), 'row')}",
         )
         there = api.dataset_info(name, revision=commit.oid, files_metadata=True).siblings or []
     sizes = {file.rfilename: file.size for file in there}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from ...errors import UsageError
 from ...files import disk_errors, exclusive, make_folder, write_atomic
@@ -24,6 +25,7 @@ from .near import near
 from .work import NAME
 from .write import write
 
+Made = TypeVar("Made")
 _LOCK = "lock"
 _SETTINGS = "settings.json"
 
@@ -40,6 +42,15 @@ def prepare_dataset(settings: PreparationSettings, output: Path, *, progress: Pr
         FindingsError: the method can't train on the rows, or rows can't be used and `bad_rows` is "error".
         EnvironmentLacksError: the disk is full or not writable.
     """
+    return once(settings, output, lambda job: _stages(job, progress))
+
+
+def once(settings: PreparationSettings, output: Path, work: Callable[[Job], Made]) -> Preparation | Made:
+    """Take the output folder and do the work there, alone; of a finished folder give the record.
+
+    Raises:
+        UsageError, FindingsError, EnvironmentLacksError: as prepare_dataset, and what `work` raises.
+    """
     with disk_errors(output):
         job = look(settings, output)
         found = finished(job)
@@ -47,7 +58,7 @@ def prepare_dataset(settings: PreparationSettings, output: Path, *, progress: Pr
             return found
         take(job)
         with alone(job):
-            return _stages(job, progress)
+            return work(job)
 
 
 @contextlib.contextmanager

@@ -11,10 +11,11 @@ from pathlib import Path
 from pprint import pformat
 
 from ...errors import EnvironmentLacksError, TunesmithError
-from ...files import disk_errors, write_atomic
+from ...files import write_atomic
 from ...records import Cluster, Preparation, PreparationSettings
 from .bad import refuse_bad_rows
-from .run import alone, finished, look, take
+from .job import Job
+from .run import once
 
 _EXECUTORS = {
     "local": ("LocalPipelineExecutor", "tasks=tasks, workers=min(tasks, WORKERS), start_method='spawn'"),
@@ -29,10 +30,9 @@ def script(settings: PreparationSettings, output: Path, cluster: Cluster) -> str
     module = "datatrove.executor" if cluster.where != "ray" else "datatrove.executor.ray"
     stages = _stages(settings)
     parts = {
-        "imports": ", ".join(sorted({"begin", *(stage for stage, _ in stages)}, key=lambda one: (one == "begin", one))),
         "settings": pformat(settings.model_dump(exclude_defaults=True), sort_dicts=False, width=110),
         "constants": _constants(cluster),
-        "stages": "\n".join(f"        ({stage}(job), {'TASKS' if shared else 1})," for stage, shared in stages),
+        "stages": "\n".join(f'        ("{stage}", {"TASKS" if shared else 1}),' for stage, shared in stages),
     }
     return f'''"""Prepares a dataset with datatrove. Written by tunesmith; run it with Python, change what you need.
 
@@ -44,7 +44,7 @@ import os
 from pathlib import Path
 
 from {module} import {name}
-from tunesmith.data.steps.datatrove_steps import {parts["imports"]}
+from tunesmith.data.steps.datatrove_steps import Stage, begin
 from tunesmith.records.preparation import PreparationSettings
 
 FOLDER = {json.dumps(str(Path.cwd()))}  # where relative paths count from
@@ -62,7 +62,7 @@ def executor(stage, tasks, depends):
         {arguments.replace("'", '"')},
         depends=depends,
         skip_completed=False,  # the stages know what is done, for any number of tasks
-        logging_dir=f"{{OUTPUT}}.pipeline/logs/{{type(stage).__name__.lower()}}",
+        logging_dir=f"{{OUTPUT}}.pipeline/logs/{{stage.name}}",
     )
 
 
@@ -70,10 +70,10 @@ def main():
     os.chdir(FOLDER)
     job = begin(SETTINGS, OUTPUT)
     last = None
-    for stage, tasks in [
+    for name, tasks in [
 {parts["stages"]}
     ]:
-        last = executor(stage, tasks, last)
+        last = executor(Stage(job, name), tasks, last)
     last.run()
 
 
@@ -84,12 +84,12 @@ if __name__ == "__main__":
 
 def _stages(settings: PreparationSettings) -> list[tuple[str, bool]]:
     """The stages by name, and whether several tasks share each."""
-    stages = [("Convert", True), ("Check", False)]
+    stages = [("convert", True), ("check", False)]
     if settings.dedup != "none":
-        stages.append(("Exact", True))
+        stages.append(("exact", True))
     if settings.dedup == "near":
-        stages += [("Common", False), ("Sign", True), ("Meet", True), ("Compare", True), ("Union", False)]
-    return [*stages, ("Write", True), ("Finish", False)]
+        stages += [("common", False), ("sign", True), ("meet", True), ("compare", True), ("union", False)]
+    return [*stages, ("write", True), ("finish", False)]
 
 
 def _constants(cluster: Cluster) -> str:
@@ -112,25 +112,24 @@ def run_scaled(settings: PreparationSettings, output: Path, cluster: Cluster) ->
         TunesmithError: the pipeline failed; its log says why.
     """
     require_datatrove()
-    with disk_errors(output):
-        job = look(settings, output)
-        found = finished(job)
-        if found is not None:
-            return found
-        take(job)
-        beside = output.resolve().with_name(f"{output.resolve().name}.pipeline")
-        path = write_atomic(beside / "pipeline.py", script(settings, output, cluster))
-        with alone(job), (beside / "pipeline.log").open("w", encoding="utf-8") as log:
-            ended = subprocess.run([sys.executable, str(path)], stdout=log, stderr=subprocess.STDOUT, check=False)
-        if ended.returncode:
-            if job.work.counts("read", "all"):
-                refuse_bad_rows(job)
-            raise _failed(beside / "pipeline.log")
-        if cluster.where != "local":
-            return None
-        record = Preparation.load(output)
-        shutil.rmtree(beside)
-        return record
+    return once(settings, output, lambda job: _run_script(job, cluster))
+
+
+def _run_script(job: Job, cluster: Cluster) -> Preparation | None:
+    output = job.output
+    beside = output.resolve().with_name(f"{output.resolve().name}.pipeline")
+    path = write_atomic(beside / "pipeline.py", script(job.settings, output, cluster))
+    with (beside / "pipeline.log").open("w", encoding="utf-8") as log:
+        ended = subprocess.run([sys.executable, str(path)], stdout=log, stderr=subprocess.STDOUT, check=False)
+    if ended.returncode:
+        if job.work.counts("read", "all"):
+            refuse_bad_rows(job)
+        raise _failed(beside / "pipeline.log")
+    if cluster.where != "local":
+        return None
+    record = Preparation.load(output)
+    shutil.rmtree(beside)
+    return record
 
 
 def require_datatrove() -> None:

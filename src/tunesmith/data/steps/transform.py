@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ...records import Wanted
 from ...rules import RULES
 from ..paths import value_of
 from ..prepare import equals
@@ -43,7 +44,7 @@ class Transform:
 
     Attributes:
         read: One raw row -> one row in TRL's layout; raises BadRowError.
-        filter: Column -> the value that rows to keep have.
+        filter: Column -> the value that rows to keep have, or several.
         group: Column whose value decides the split; None: the prompt does.
         seed: Seed of the split.
         held_out: Expected fraction for eval.
@@ -52,7 +53,7 @@ class Transform:
     """
 
     read: Callable[[Row], Row]
-    filter: Mapping[str, bool | int | float | str]
+    filter: Mapping[str, Wanted]
     group: str | None
     seed: int
     held_out: float
@@ -76,7 +77,9 @@ class Transform:
             return _bad(order, "read", BadRowError("D001", self.unit, raw.problem or ""), place, raw.text)
         for column, wanted in self.filter.items():
             if not equals(value_of(row, column), wanted):
-                return Rejected(order, "filter", None, f"{column} isn't {json.dumps(wanted)}", column, "", place, row)
+                isnt = "isn't one of" if isinstance(wanted, list) else "isn't"
+                reason = f"{column} {isnt} {json.dumps(wanted)}"
+                return Rejected(order, "filter", None, reason, column, "", place, row)
         try:
             prepared = self.read(row)
         except BadRowError as unusable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ...progress import Progress, silent
+from ..prepare import one_layout
 from ..rows import Row
 from .convert import CHUNK, unit_of
 from .dedup import dropped, within
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 REASONS = {"exact": "equals an earlier row", "near": "nearly equals an earlier row"}
-_CHAT = {("messages",), ("prompt", "completion")}
 
 
 def write(job: Job, rank: int = 0, tasks: int = 1, *, progress: Progress = silent) -> None:
@@ -42,19 +43,6 @@ def columns(work: Work) -> list[tuple[str, ...]]:
     """The sets of columns that converted rows have."""
     found = {tuple(one) for unit in work.units("rows") for one in (work.counts("rows", unit) or {})["columns"]}
     return sorted(found)
-
-
-def one_layout(found: list[tuple[str, ...]]) -> Callable[[Row], Row]:
-    """What brings rows of several layouts into one: conversations and prompts with completions become conversations."""
-    layouts = {tuple(name for name in one if name != "tools") for one in found}
-    return _as_conversation if layouts == _CHAT else lambda row: row
-
-
-def _as_conversation(row: Row) -> Row:
-    if "messages" in row:
-        return row
-    rest = {name: value for name, value in row.items() if name not in ("prompt", "completion")}
-    return {"messages": [*row["prompt"], *row["completion"]], **rest}
 
 
 def _write_chunk(work: Work, unit: str, gone: dict[str, np.ndarray], layout: Callable[[Row], Row]) -> None:
@@ -80,9 +68,19 @@ def _write_chunk(work: Work, unit: str, gone: dict[str, np.ndarray], layout: Cal
         rejected = stack.enter_context(writing(work.path("parts/rejected", unit)))
         # Both are in reading order; so is what comes out.
         for entry in heapq.merge(read_lines(work.path("rejected", unit)), duplicates(), key=lambda one: one[0]):
-            rejected.write(json.dumps(dict(zip(Rejected._fields[1:], entry[1:], strict=True))) + "\n")
+            told = _without_unknown(dict(zip(Rejected._fields[1:], entry[1:], strict=True)))
+            rejected.write(json.dumps(told, allow_nan=False) + "\n")
             counts["rejected"] += 1
     work.done("parts", unit, {"rows": counts, "reasons": reasons})
+
+
+def _without_unknown(value: Any) -> Any:
+    """A value in which the numbers that JSON doesn't know are texts."""
+    if isinstance(value, dict):
+        return {key: _without_unknown(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_unknown(item) for item in value]
+    return json.dumps(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _places(work: Work) -> Callable[[int], int | str]:
