@@ -206,11 +206,18 @@ def _probed(recipe: Recipe, listen: Callable[[Event], None]) -> float:
 
 
 def prepare_run(
-    recipe: Recipe, folder: Path | None = None, *, exact: bool = False, compare: bool = False, live: bool = False
+    recipe: Recipe,
+    folder: Path | None = None,
+    *,
+    exact: bool = False,
+    compare: bool = False,
+    live: bool = False,
+    probe: bool = False,
+    listen: Callable[[Event], None] = _nobody,
 ) -> Path:
     """Write a run folder that the worker can train: recipe, plan, rows and records. Returns the folder.
 
-    `exact`, `compare` and `live` are those of `make_plan`.
+    `exact`, `compare`, `live`, `probe` and `listen` are those of `make_plan`.
 
     Raises:
         UsageError: the folder is in use.
@@ -221,8 +228,10 @@ def prepare_run(
     # Trackio keeps all runs of a project under one name each: two folders of one name must not be taken for one run.
     name = f"{wanted.name}-{secrets.token_hex(2)}"
     resolved = make(recipe, run=name, folder=wanted, trains=True, exact=exact, compare=compare, live=live)
+    refuse_errors(resolved.plan.findings)
+    if probe:
+        resolved = resolved.at_speed(_probed(recipe, listen))
     made, rows = resolved.plan, resolved.rows
-    refuse_errors(made.findings)
     folder = _claim(wanted) if folder else _claim_any(wanted)
     write_atomic(folder / "recipe.yaml", yaml.safe_dump(made.recipe, sort_keys=False, allow_unicode=True))
     for name, split in (("train", made.train), ("eval", made.eval), ("test", made.test)):

@@ -30,7 +30,7 @@ KNOWS_TOOLS = Path(trl.__file__).parent / "chat_templates" / "qwen3_training.jin
 
 
 def template(layout: Documented) -> str | None:
-    needed = layout.name.startswith(("tool calls", "ShareGPT with", "reasoning beside"))
+    needed = layout.name.startswith(("tool calls", "ShareGPT with", "reasoning beside", "reasoning as a part"))
     return str(KNOWS_TOOLS) if needed else None
 
 

@@ -20,10 +20,11 @@ from tunesmith.demo import task
 from tunesmith.errors import StoppedError, TunesmithError, UsageError
 from tunesmith.launch import local
 from tunesmith.recipe import build_recipe
-from tunesmith.records import LOCKED, Plan, RunRecord
+from tunesmith.records import LOCKED, FirstSteps, Plan, Range, RunRecord
 from tunesmith.rules import FindingsError
 from tunesmith.track.events import curve, read_events
 from tunesmith.train.checkpoints import all_checkpoints, is_complete, last_complete
+from tunesmith.train.worker import Worker
 
 pytestmark = pytest.mark.slow
 
@@ -311,20 +312,35 @@ def test_fewer_trained_parameters_than_planned_are_an_error(tmp_path: Path) -> N
     assert [found.severity for found in pipeline.train_run(run).findings if found.code == "R002"] == ["warning"]
 
 
-def test_first_steps_that_differ_from_the_plan_are_said(tmp_path: Path) -> None:
+def test_first_steps_beyond_the_plan_are_said(tmp_path: Path) -> None:
     run = prepare(tmp_path, max_steps=8)
     plan = Plan.load(run)
-    foreseen = plan.memory.model_copy(update={"allocated": 8 * 10**9})
-    launch = {**plan.recipe["launch"], "timeout": 1e-9}
-    plan.model_copy(update={"memory": foreseen, "recipe": {**plan.recipe, "launch": launch}}).save(run)
-    record = pipeline.train_run(run)
-    found = {one.code: one for one in record.findings}
-    assert "from the 8.0 GB planned" in found["R007"].what
-    assert found["R007"].severity == found["R008"].severity == "warning"
-    assert record.first_steps is not None
-    assert record.first_steps.step == 6
-    assert record.first_steps.difference is not None
-    assert -1 < record.first_steps.difference < -0.5
+    launch = {**plan.recipe["launch"], "timeout": 3600}
+    plan.model_copy(update={"recipe": {**plan.recipe, "launch": launch}}).save(run)
+    worker = Worker(run)
+    error = 0.3  # on a CPU
+    for difference, left, codes in (
+        (-0.9, 3600, []),
+        (error, 3600, []),
+        (error + 0.01, 3601, ["R007", "R008"]),
+        (None, 3601, ["R008"]),
+    ):
+        worker.update({"findings": []})
+        worker._first_steps_done(
+            FirstSteps(
+                step=6,
+                allocated=4 * 10**9,
+                reserved=None,
+                planned=2 * 10**9,
+                difference=difference,
+                step_seconds=1.0,
+                remaining=Range(low=0, likely=left, high=2 * left),
+            )
+        )
+        assert [found.code for found in worker.record.findings] == codes
+        assert all(found.severity == "warning" for found in worker.record.findings)
+    assert RunRecord.load(run).first_steps is not None
+    worker.log.close()
 
 
 def test_rows_that_training_would_drop_are_an_error(tmp_path: Path) -> None:

@@ -248,6 +248,12 @@ ABSURD: list[tuple[str, Any]] = [
     ("num_hidden_layers", 1e30),
     ("num_hidden_layers", 2.5),
     ("num_attention_heads", True),
+    ("num_attention_heads", 0),
+    ("num_attention_heads", 6),
+    ("num_key_value_heads", 3),
+    ("hidden_act", None),
+    ("max_position_embeddings", None),
+    ("vocab_size", 0),
     ("vocab_size", float("nan")),
     ("vocab_size", float("inf")),
     ("vocab_size", 10**400),
@@ -268,6 +274,12 @@ def test_absurd_values(key: str, value: Any, tmp_path: Path) -> None:
         facts(tmp_path, planning=True)
     assert f"says {key}: " in caught.value.what
     assert len(caught.value.what) < 60 + len(str(tmp_path)) + len(key) + 40
+
+
+def test_an_unknown_architecture_may_count_its_heads_in_another_way(tmp_path: Path) -> None:
+    values = {"model_type": "novel", "num_attention_heads": 6, "num_key_value_heads": 4, "hidden_act": None}
+    (tmp_path / "config.json").write_text(json.dumps(SMALL_TEXT | values))
+    assert facts(tmp_path, planning=True).rough
 
 
 def test_a_config_alone_that_lacks_a_size(tmp_path: Path) -> None:

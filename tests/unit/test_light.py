@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 import pytest
 
+from tests.support.models import SMALL_TEXT
 from tests.support.runs import SMALL
 from tunesmith.errors import UsageError
 from tunesmith.models.light import LightTokenizer
@@ -275,8 +276,17 @@ def test_damaged_settings(folder: Path) -> None:
         LightTokenizer(folder)
 
 
-@pytest.mark.slow
 def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no tokenizer"):
+        LightTokenizer(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"hidden_act": None}])
+def test_a_tokenizer_without_a_vocabulary(changes: dict[str, Any], tmp_path: Path) -> None:
+    """With an absurd config.json, too, which Transformers reads to find the tokenizer's class."""
+    (tmp_path / "config.json").write_text(json.dumps(SMALL_TEXT | {"model_type": "llama"} | changes))
+    (tmp_path / "tokenizer_config.json").write_text("{}")
     with pytest.raises(UsageError, match="tokenizer"):
         LightTokenizer(tmp_path)
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.plans import chat_rows, codes, make_recipe, write_rows
+from tests.support.plans import GPU, chat_rows, codes, make_recipe, write_rows
 from tunesmith import pipeline
 from tunesmith.errors import EnvironmentLacksError, UsageError
-from tunesmith.plan.machines import find_machine, machines
-from tunesmith.plan.make import hardware_of
+from tunesmith.plan.machines import can_start, find_machine, hardware_of, machines
 from tunesmith.recipe import Recipe, build_recipe
 from tunesmith.records import Plan
 
@@ -96,7 +96,7 @@ def test_without_a_flavor_the_cheapest_that_fits_is_taken() -> None:
     prices = {
         one.machine: one.dollars.likely
         for one in compared.options
-        if one.fits and one.dollars and one.provider == "hf-jobs" and one.adapter == "lora"
+        if one.fits and not one.lacks and one.dollars and one.provider == "hf-jobs" and one.adapter == "lora"
     }
     assert prices[chosen.name] <= 1.05 * min(prices.values())
 
@@ -112,6 +112,86 @@ def test_compare_names_every_machine_and_one_to_take() -> None:
     best = plan.recommended.split()[0]
     assert any(one.machine == best and one.fits and one.adapter == "lora" for one in plan.options)
     assert pipeline.make_plan(recipe("Qwen/Qwen3-0.6B")).options == []
+
+
+@pytest.mark.parametrize("flavor", ["h200", "a100-large", "l40sx4", "cpu-xl"])
+@pytest.mark.parametrize("training", [{}, {"gradient_checkpointing": True, "per_device_train_batch_size": 2}])
+def test_compare_says_of_a_machine_what_its_plan_says(flavor: str, training: dict[str, Any]) -> None:
+    """Rows of very different length, for which batches are grouped."""
+    rows = [row for n, row in enumerate(chat_rows(240, words=20) + chat_rows(260, words=900)[240:]) if n != 3]
+    data = {"train": write_rows(Path("uneven.jsonl"), rows), "eval": 0.1}
+    launch = {"on": "hf-jobs", "flavor": flavor}
+    planned = build_recipe(
+        {"model": "Qwen/Qwen3-0.6B", "data": data, "launch": launch, "training": training}, folder=Path.cwd()
+    )
+    plan = pipeline.make_plan(planned, compare=True)
+    assert ("train_sampling_strategy" in plan.training) == (plan.training["per_device_train_batch_size"] > 1)
+    option = next(one for one in plan.options if one.machine == flavor and one.adapter == "lora")
+    assert plan.time is not None
+    assert option.tokens_per_second is not None
+    assert option.tokens_per_second == plan.time.tokens_per_second
+    assert option.rows == plan.training["per_device_train_batch_size"]
+    assert (option.checkpointing != "off") == plan.training["gradient_checkpointing"]
+    assert option.peak == plan.memory.reserved + plan.memory.context
+
+
+def test_here_a_run_takes_the_devices_that_it_starts_processes_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.plan.make.local_hardware", lambda: GPU.model_copy(update={"count": 4}))
+    plan = pipeline.make_plan(recipe("Qwen/Qwen3-0.6B"), compare=True)
+    assert (plan.options[0].provider, plan.options[0].devices) == ("here", 1)
+    assert plan.time is not None
+    assert plan.options[1].tokens_per_second == plan.time.tokens_per_second
+
+
+def test_the_machine_that_is_taken_has_the_main_memory_and_the_disk_for_the_export() -> None:
+    eight = {"adapter": {"kind": "qlora"}, "launch": {"on": "hf-jobs"}}
+    plan = pipeline.make_plan(recipe("meta-llama/Llama-3.1-8B-Instruct", **eight), compare=True)
+    assert not {"P014", "P015"} & set(codes(plan))
+    lacks = {one.machine: one.lacks for one in plan.options if one.adapter == "qlora" and one.fits}
+    assert lacks["l4x1"] == "30 GB of main memory"
+    assert (lacks["l40sx1"], lacks["rtx-4090"]) == ("", "")
+    kept = {"training": {"max_steps": 400, "save_steps": 1, "save_total_limit": 400}}
+    small = pipeline.make_plan(recipe("Qwen/Qwen3-0.6B", **kept, launch={"on": "hf-jobs"}), compare=True)
+    assert any(one.lacks.endswith("GB of disk") for one in small.options)
+    assert "P014" not in codes(small)
+
+
+def test_recommended_is_what_the_recipe_can_start() -> None:
+    model, long = "meta-llama/Llama-3.1-8B-Instruct", {"max_steps": 20_000}
+    plan = pipeline.make_plan(recipe(model, training=long, launch={"on": "hf-jobs"}), compare=True)
+    assert plan.recommended.startswith(plan.hardware.machine)
+    elsewhere = plan.recommended.split("Cheaper elsewhere: ")[1]
+    assert "hf-jobs" not in elsewhere
+    free = pipeline.make_plan(recipe(model, training=long), compare=True)
+    assert free.recommended.startswith(elsewhere.split(",")[0])
+    assert "elsewhere" not in free.recommended
+
+
+def test_the_machine_that_is_taken_is_one_on_which_the_plan_fits() -> None:
+    """On eight smaller devices LoRA of 70 billion parameters fits with FSDP only, which the plan doesn't choose."""
+    plan = pipeline.make_plan(recipe("meta-llama/Llama-3.3-70B-Instruct", launch={"on": "hf-jobs"}))
+    assert not {"P006", "P014", "P015"} & set(codes(plan))
+
+
+def test_sky_takes_machines_of_clouds_only() -> None:
+    plan = pipeline.make_plan(recipe("Qwen/Qwen3-0.6B", launch={"on": "sky"}))
+    provider = plan.hardware.machine.split("(")[1].rstrip(")")
+    assert can_start("sky", provider)
+    for name in ("l4x1", "rtx-4090"):
+        with pytest.raises(UsageError, match=f"no machine {name}"):
+            pipeline.make_plan(recipe("Qwen/Qwen3-0.6B", launch={"on": "sky", "flavor": name}))
+
+
+def test_p035_names_each_old_price_list_that_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later(datetime.datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Later:
+            return cls(2030, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr("tunesmith.plan.cost.datetime.datetime", Later)
+    launch = {"on": "hf-jobs", "flavor": "h200"}
+    assert codes(pipeline.make_plan(recipe("Qwen/Qwen3-0.6B", launch=launch))).count("P035") == 1
+    assert codes(pipeline.make_plan(recipe("Qwen/Qwen3-0.6B", launch=launch), compare=True)).count("P035") == 5
 
 
 def test_on_a_rented_gpu_the_base_of_lora_is_loaded_in_half(tmp_path: Path) -> None:

@@ -115,6 +115,38 @@ def test_vision_models(tmp_path: Path) -> None:
     assert "an unknown part" in found(odd)["P034"].what
 
 
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "an encoder and a decoder"),
+        (
+            {"model_type": "bart", "architectures": ["BartModel"], "is_encoder_decoder": True},
+            "an encoder and a decoder",
+        ),
+        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "an encoder, which sees"),
+        ({"model_type": "xlm-roberta", "architectures": ["XLMRobertaModel"]}, "an encoder, which sees"),
+        ({"model_type": "umt5", "architectures": ["UMT5EncoderModel"]}, "an encoder, which sees"),
+        ({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}, "made for another task (Llama"),
+        ({"model_type": "bert", "architectures": ["BertLMHeadModel"], "is_decoder": True}, ""),
+        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, ""),
+        ({"model_type": "llama", "architectures": ["LlamaModel"]}, ""),
+        ({"model_type": "llama"}, ""),
+        ({"model_type": "bart", "architectures": ["BartForCausalLM"], "is_encoder_decoder": False}, ""),
+    ],
+)
+def test_p041_models_that_are_not_causal(said: dict[str, Any], what: str, tmp_path: Path) -> None:
+    findings = found(of(SMALL_TEXT | said, tmp_path))
+    assert ("P041" in findings) is bool(what)
+    if what:
+        assert findings["P041"].severity == "error"
+        assert f"to Transformers: it is {what}" in findings["P041"].what
+        assert "P032" not in findings
+
+
+def test_every_model_of_the_table_is_causal_but_for_images() -> None:
+    assert not [name for name in known_models() if listed(name).other_task]
+
+
 def test_experts(tmp_path: Path) -> None:
     adapted, left = of(MOE, tmp_path), of(MOE | {"model_type": "granitemoe", "num_local_experts": 6}, tmp_path)
     assert "gives each expert of m an adapter: 84% of what it trains" in found(adapted)["P040"].what

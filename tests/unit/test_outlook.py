@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,9 @@ from tests.support.runs import small_facts
 from tunesmith import pipeline
 from tunesmith.errors import UsageError
 from tunesmith.plan.hardware import local_hardware
-from tunesmith.plan.outlook import schedule_of
+from tunesmith.plan.limits import disk_needs
+from tunesmith.plan.machines import find_machine, hardware_of
+from tunesmith.plan.outlook import options, schedule_of
 from tunesmith.plan.resolve import Resolved, resolve
 from tunesmith.records import FirstSteps, Plan, Range, RunRecord
 
@@ -37,7 +41,8 @@ def test_the_schedule_of_a_run() -> None:
     ("training", "checkpoints", "evaluations"),
     [
         ({"save_strategy": "no", "eval_strategy": "no"}, 0, 0),
-        ({"save_strategy": "epoch", "eval_strategy": "epoch"}, 1, 1),
+        ({"save_strategy": "epoch", "eval_strategy": "epoch"}, 3, 3),
+        ({"save_strategy": "epoch", "num_train_epochs": 1.5, "eval_strategy": "no"}, 2, 0),
         ({"save_steps": 0.5, "eval_steps": 0.25}, 2, 4),
     ],
 )
@@ -52,6 +57,20 @@ def test_all_weights_are_not_merged() -> None:
     assert not schedule_of(made.plan, made.rows).merged
 
 
+@pytest.mark.parametrize("kind", ["none", "lora", "qlora"])
+def test_disk_is_held_against_what_each_way_to_train_writes(kind: str) -> None:
+    def lacks(spare: int) -> str:
+        machine = replace(gpu, disk=made.plan.model.bytes + sum(disk_needs(planned).values()) + spare)
+        found = options(made.plan, made.step, made.rows, [machine])
+        return next(one.lacks for one in found if one.adapter == kind)
+
+    made, gpu = resolved(), replace(find_machine("h200"), ram=0)
+    recipe = make_recipe(chat_rows(240), data={"eval": 0.25}, adapter={"kind": kind})
+    planned = resolve(recipe, rows_of(recipe), small_facts(), hardware_of(gpu), run="r", machine=gpu).plan
+    assert lacks(0) == ""
+    assert lacks(-1).endswith("GB of disk")
+
+
 def test_time_by_a_measured_step() -> None:
     made = resolved()
     assert made.plan.time is not None
@@ -62,11 +81,13 @@ def test_time_by_a_measured_step() -> None:
     assert slow.basis.startswith("measured")
 
 
-def test_a_probe_trains_a_few_steps_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    probed = []
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Plan]]:
+    """The run folders that a probe would train, with steps of 100 seconds."""
+    found: list[tuple[Path, Plan]] = []
 
-    def train(folder: Any, listen: Any) -> RunRecord:
-        probed.append((folder, Plan.load(folder)))
+    def train(folder: Path, listen: Any) -> RunRecord:
+        found.append((folder, Plan.load(folder)))
         left = Range(low=0, likely=0, high=0)
         first = FirstSteps(
             step=6, allocated=1, reserved=None, planned=1, difference=None, step_seconds=100.0, remaining=left
@@ -74,6 +95,10 @@ def test_a_probe_trains_a_few_steps_and_leaves_nothing(monkeypatch: pytest.Monke
         return RunRecord.load(folder).model_copy(update={"first_steps": first})
 
     monkeypatch.setattr(pipeline, "train_run", train)
+    return found
+
+
+def test_a_probe_trains_a_few_steps_and_leaves_nothing(probed: list[tuple[Path, Plan]]) -> None:
     recipe = make_recipe(chat_rows(60), training={"max_steps": 500, "learning_rate": 1e-3})
     plan = pipeline.make_plan(recipe, probe=True)
     ((folder, probe),) = probed
@@ -82,6 +107,13 @@ def test_a_probe_trains_a_few_steps_and_leaves_nothing(monkeypatch: pytest.Monke
     assert plan.steps == 500
     assert plan.time is not None
     assert plan.time.train.likely == pytest.approx(50_000, rel=0.01)
+
+
+def test_a_probed_plan_in_a_run_folder(probed: list[tuple[Path, Plan]]) -> None:
+    plan = Plan.load(pipeline.prepare_run(make_recipe(chat_rows(60)), Path("run"), probe=True))
+    assert len(probed) == 1
+    assert plan.time is not None
+    assert plan.time.basis.startswith("measured")
 
 
 def test_another_machine_is_not_probed_here() -> None:

@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 
+from tests.support.options import option, span
 from tests.support.steps import ROWS, llama, make_step
 from tunesmith.plan import compare as comparison
-from tunesmith.plan.compare import compare, recommend
+from tunesmith.plan import sizing
+from tunesmith.plan.compare import cheaper, compare, is_tight, recommend
 from tunesmith.plan.documents import Documents
 from tunesmith.plan.machines import Machine, find_machine
 from tunesmith.plan.memory import estimate
 from tunesmith.plan.memory.step import Step
 from tunesmith.plan.time import Schedule, estimate_time
 from tunesmith.records import MemoryEstimate
-from tunesmith.records.cost import MachineOption, Range, TimeEstimate
+from tunesmith.records.cost import MachineOption, TimeEstimate
 
 GB = 10**9
 SCHEDULE = Schedule(epochs=3, accumulation=16)
@@ -32,8 +34,19 @@ def flat(step: Step) -> MemoryEstimate:
     )
 
 
-def options(*names: str, peak: Any = flat, schedule: Schedule = SCHEDULE, **step: Any) -> list[MachineOption]:
-    return compare(make_step(**step), ROWS, schedule, [find_machine(name) for name in names], peak)
+def options(
+    *names: str,
+    peak: Any = flat,
+    schedule: Schedule = SCHEDULE,
+    documents: Documents = ROWS,
+    given: dict[str, Any] | None = None,
+    **step: Any,
+) -> list[MachineOption]:
+    machines = [find_machine(name) for name in names]
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (comparison, sizing):
+            patch.setattr(module, "estimate", peak)
+        return compare(make_step(**step), documents, schedule, machines, given=given)
 
 
 def by_adapter(name: str, **how: Any) -> dict[str, MachineOption]:
@@ -115,18 +128,6 @@ def test_with_the_real_estimate_small_cards_take_qlora_only() -> None:
     assert by_adapter("h200", peak=estimate)["none"].fits
 
 
-def option(**changes: Any) -> MachineOption:
-    whole = {
-        "machine": "m", "provider": "p", "device": "d", "devices": 1, "memory": 1, "adapter": "lora", "fits": True,
-        "peak": 1, "rows": 1, "checkpointing": "off", "hours": span(2), "dollars": span(5),
-    }  # fmt: skip
-    return MachineOption.model_validate(whole | changes)
-
-
-def span(likely: float) -> Range:
-    return Range(low=likely / 2, likely=likely, high=likely * 2)
-
-
 def test_the_cheapest_is_recommended() -> None:
     best, reason = recommend([option(machine="dear", dollars=span(9)), option(machine="cheap", dollars=span(4))])
     assert best is not None
@@ -158,6 +159,17 @@ def test_what_rounds_its_updates_away_is_the_last_resort() -> None:
     assert recommend([rounded])[0] == rounded
 
 
+def test_what_only_fits_when_the_recipe_is_changed_is_the_last_resort() -> None:
+    spread = option(machine="spread", sharding="fsdp", note="weights spread", dollars=span(1))
+    tight = option(machine="tight", peak=99, memory=100)
+    assert recommend([spread, tight])[0] == tight
+    only, reason = recommend([spread])
+    assert only == spread
+    assert reason.endswith("(weights spread)")
+    full = spread.model_copy(update={"adapter": "none", "dtype": "float32"})
+    assert recommend([full, option(machine="m", adapter="none", dtype="float32")])[0] == full
+
+
 def test_only_what_fits_and_has_a_price_is_recommended() -> None:
     best, reason = recommend([option(fits=False, hours=None, dollars=None), option(machine="own", dollars=None)])
     assert best is None
@@ -182,7 +194,7 @@ def test_a_small_model_is_not_recommended_a_big_machine() -> None:
         }
     )
     machines: list[Machine] = [find_machine(name) for name in ("a10g-small", "h200x8")]
-    best, _ = recommend(compare(make_step(model=small), ROWS, SCHEDULE, machines, estimate), "lora")
+    best, _ = recommend(compare(make_step(model=small), ROWS, SCHEDULE, machines), "lora")
     assert best is not None
     assert best.machine == "a10g-small"
 
@@ -211,14 +223,49 @@ def test_an_update_keeps_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {(step.rows, schedule.accumulation) for step, schedule in alone} == {(1, 1)}
 
 
-def test_several_rows_in_a_batch_are_of_like_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    for step, schedule in asked(monkeypatch, "a100-large"):
-        assert schedule.grouped == (step.rows > 1)
-    ours = asked(monkeypatch, "a100-large", schedule=Schedule(accumulation=1, grouped=True))
-    assert all(schedule.grouped for _, schedule in ours)
+def test_rows_of_like_length_come_together_where_that_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def grouped(lengths: list[int], **given: Any) -> set[bool]:
+        watched = asked(monkeypatch, "a100-large", documents=Documents.of(lengths), given=given)
+        return {schedule.grouped for step, schedule in watched if step.rows > 1}
+
+    uneven = [100] * 90 + [2000] * 10
+    assert (grouped(uneven), grouped([500] * 100)) == ({True}, {False})
+    assert grouped(uneven, train_sampling_strategy="random") == {False}
+    assert grouped([500] * 100, train_sampling_strategy="group_by_length") == {True}
 
 
-def test_batches_are_doubled_up_to_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """24 GB without QLoRA's 4 and the context: 3 rows of 5 GB, or 16 and more of 1."""
+def test_what_the_recipe_sets_holds_for_every_machine() -> None:
+    given = {"per_device_train_batch_size": 1, "gradient_checkpointing": True}
+    found = by_adapter("h200", given=given, schedule=Schedule(accumulation=1))
+    assert {(one.rows, one.checkpointing) for one in found.values()} == {(1, "full")}
+
+
+def test_a_processor_takes_a_row_at_a_time() -> None:
+    assert {one.rows for one in options("cpu-xl", peak=estimate)} == {1}
+
+
+def test_the_most_rows_without_recomputing_as_in_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """24 GB without QLoRA's 4 and the context: 3 rows of 5 GB."""
     sizes = {(step.checkpointing, step.rows) for step, _ in asked(monkeypatch, "l4x1") if step.adapter == "qlora"}
-    assert sizes == {("off", 2), ("full", 16)}
+    assert sizes == {("off", 2)}
+
+
+def test_what_lacks_main_memory_or_disk_is_not_recommended() -> None:
+    best, reason = recommend([option(machine="poor", lacks="1 GB of disk", dollars=span(1)), option(machine="m")])
+    assert best is not None
+    assert best.machine == "m"
+    assert "of the 1 options" in reason
+
+
+def test_something_cheaper_by_more_than_a_tie() -> None:
+    here, near, far = option(dollars=span(5)), option(machine="near", dollars=span(4.9)), option(machine="far")
+    far = far.model_copy(update={"dollars": span(3)})
+    assert cheaper(here, [here, near], "lora") is None
+    assert cheaper(here, [here, far], "lora") == far
+    assert cheaper(here, [here, far], "qlora") is None
+    assert cheaper(None, [near], "lora") == near
+
+
+def test_tight_is_more_than_95_percent_of_the_memory() -> None:
+    assert is_tight(option(peak=96, memory=100))
+    assert not is_tight(option(peak=95, memory=100))

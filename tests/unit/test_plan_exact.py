@@ -251,8 +251,20 @@ def test_the_estimate_of_a_step(config: Path, asked: list[Request]) -> None:
     assert estimate.tier == "fake step"
     assert (estimate.allocated, estimate.weights, estimate.state, estimate.activations) == (180, 100, 160, 7)
     assert [(phase.name, phase.bytes) for phase in estimate.phases] == list(ANSWER["phases"].items())  # type: ignore[attr-defined]
+    assert (estimate.gradients, estimate.buffers, estimate.loss) == (20, 13, 0)
     assert estimate.reserved > estimate.allocated
     assert estimate.allocated_error > 0
+
+
+def test_gradients_are_counted_in_a_forward_pass_only_when_they_accumulate() -> None:
+    answer: dict[str, Any] = ANSWER | {"phases": {"forward": 180, "backward": 170, "clip": 160, "optimizer": 160}}
+    peak = ask.ExactPeak(**answer)
+    once, many = (ask._parts(peak, accumulates=accumulates) for accumulates in (False, True))
+    assert (once["gradients"], once["buffers"]) == (0, 33)
+    assert (many["gradients"], many["buffers"]) == (20, 13)
+    assert sum(once.values()) == sum(many.values()) == 180
+    updating = ask.ExactPeak(**answer | {"phases": {"forward": 150, "optimizer": 180}})
+    assert ask._parts(updating, accumulates=False)["activations"] == 0
 
 
 @pytest.mark.parametrize(("kind", "error"), [("usage", UsageError), ("environment", EnvironmentLacksError)])

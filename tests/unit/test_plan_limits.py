@@ -77,6 +77,8 @@ def test_an_advised_timeout_has_its_buffer_and_reads_back(seconds: float) -> Non
         ({"on": "sky"}, (10_000, 20_000, 30_000), None),
         ({"on": "sky", "timeout": "1h"}, (10_000, 20_000, 30_000), "error"),
         ({}, (10_000, 20_000, 30_000), None),
+        ({"timeout": "1h"}, (10_000, 20_000, 30_000), "warning"),
+        ({"timeout": "1h"}, (1000, 3000, 3600), None),
     ],
 )
 def test_h014_the_timeout(launch: dict[str, Any], estimate: tuple[float, float, float], severity: str | None) -> None:

@@ -16,7 +16,16 @@ from tests.support.steps import ROWS, make_step
 from tunesmith.errors import EnvironmentLacksError, UsageError
 from tunesmith.plan import machines as tables
 from tunesmith.plan.cost import estimate_cost, price_findings
-from tunesmith.plan.machines import devices, find_device, find_machine, machine_here, machines, processor, start_seconds
+from tunesmith.plan.machines import (
+    can_start,
+    devices,
+    find_device,
+    find_machine,
+    machine_here,
+    machines,
+    processor,
+    start_seconds,
+)
 from tunesmith.plan.offers import live_flavors, sky_machines
 from tunesmith.plan.time import Schedule, estimate_time
 from tunesmith.records import Hardware
@@ -136,6 +145,26 @@ def test_a_machine_that_does_not_exist_is_refused_with_near_ones(name: str, prov
         find_machine(name, provider)
     assert f"no machine {name}" in refused.value.what
     assert near in refused.value.fix
+
+
+def test_machines_with_one_device_are_proposed_unless_the_name_asks_for_several() -> None:
+    def proposed(name: str) -> str:
+        with pytest.raises(UsageError) as refused:
+            find_machine(name, "hf-jobs")
+        return refused.value.fix.split("?")[0]
+
+    assert proposed("h100") == "Did you mean h200"
+    assert proposed("l40s") == "Did you mean l40sx1, l4x1"
+    assert "a100x4" in proposed("a100x3")
+
+
+@pytest.mark.parametrize(
+    ("place", "providers"),
+    [("hf-jobs", {"hf-jobs"}), ("sky", {"lambda", "runpod", "aws", "azure", "sky:gcp"}), ("local", set())],
+)
+def test_what_a_place_can_start(place: str, providers: set[str]) -> None:
+    known = {*(machine.provider for machine in machines()), "sky:gcp", "here"}
+    assert {provider for provider in known if can_start(place, provider)} == providers
 
 
 @given(st.text(max_size=30))

@@ -39,7 +39,7 @@ def test_a_local_run_and_a_complete_job_have_nothing_against_them() -> None:
 def test_p027_keys_of_launch_that_do_nothing_here() -> None:
     found = checked(launch={"flavor": "a100-large", "timeout": "4h", "budget": 5, "secrets": "HF_TOKEN"})
     assert {(one.code, one.severity) for one in found} == {("P027", "warning")}
-    assert [one.where for one in found] == ["launch.flavor", "launch.timeout", "launch.budget", "launch.secrets"]
+    assert [one.where for one in found] == ["launch.flavor", "launch.budget", "launch.secrets"]
     assert found[0].what.startswith("launch.flavor changes nothing: it counts for jobs and clouds")
 
 

@@ -1,6 +1,7 @@
 """The rules on single settings of a plan, and on versions."""
 
 import importlib.metadata
+import importlib.util
 import re
 from typing import Any
 
@@ -133,6 +134,43 @@ def test_p028_lora_s_alpha(alpha: int | None, far: bool) -> None:
 def test_p028_is_silent_on_the_usual_ones() -> None:
     for rank, alpha in ((64, 16), (8, 32), (16, 32)):
         assert checked(adapter={"r": rank, "alpha": alpha}) == []
+
+
+def test_p038_an_optimizer_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    packages: dict[str, object] = {"bitsandbytes": None, "lomo_optim": None}
+    real = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: packages[name] if name in packages else real(name))
+    (one,) = checked(training={"optim": "paged_adamw_8bit"})
+    assert (one.code, one.severity, one.where) == ("P038", "error", "training.optim")
+    assert one.what == "The optimizer paged_adamw_8bit needs bitsandbytes, which isn't installed here."
+    (one,) = checked(training={"optim": "lomo"})
+    assert "pip install lomo-optim" in one.fix
+    assert checked(GPU, training={"optim": "lomo"}, launch={"on": "sky"}) == []
+    packages["bitsandbytes"] = object()
+    assert checked(training={"optim": "paged_adamw_8bit"}) == []
+
+
+def test_p038_names_the_optimizers_that_transformers_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of Transformers' optimizers is asked for, with none of the packages there that some of them need."""
+    from transformers import TrainingArguments, trainer_optimizer
+    from transformers.training_args import OptimizerNames
+
+    for there in (one for one in dir(trainer_optimizer) if re.fullmatch(r"is_\w+_available", one)):
+        monkeypatch.setattr(trainer_optimizer, there, lambda *_: False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    lacking, found = set(), set()
+    recipe = make_recipe()
+    made = make_plan(recipe)
+    for name in (one.value for one in OptimizerNames):
+        arguments = TrainingArguments(output_dir="x", optim=name, optim_target_modules="all-linear", use_cpu=True)
+        context = trainer_optimizer.OptimizerContext(arguments, None, {}, {}, {})
+        try:
+            trainer_optimizer._OPTIMIZER_HANDLERS[name](context)
+        except (ImportError, ValueError):
+            lacking.add(name)
+        asked = made.model_copy(update={"training": made.training | {"optim": name}})
+        found |= {name for one in check_settings(asked, recipe) if one.code == "P038"}
+    assert found == lacking
 
 
 @pytest.mark.parametrize(

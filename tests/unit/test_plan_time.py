@@ -401,3 +401,12 @@ def test_a_mixture_of_experts_computes_only_what_it_uses() -> None:
     batch = micro_batch(step, Documents.of([1024]))
     used = step_load(step, batch).operations["linear"]
     assert step_load(step.model_copy(update={"model": dense}), batch).operations["linear"] > 3 * used
+
+
+def test_no_efficiency_above_the_peak_is_stated() -> None:
+    assert expected_efficiency("ada").high > 1  # it takes up what the counts of bytes miss
+    estimated = estimate_time(make_step(), find_machine("l4x1"), ROWS, Schedule())
+    assert estimated.efficiency.high == 1
+    assert estimated.efficiency.likely < 1
+    fast = calibrated(estimated, 100 * estimated.tokens_per_second.likely)
+    assert (fast.efficiency.low, fast.efficiency.high) == (1, 1)

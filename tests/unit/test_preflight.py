@@ -39,13 +39,22 @@ def test_p001_is_silent_on_sft() -> None:
 
 @pytest.mark.parametrize(
     ("rate", "said"),
-    [(5e-2, "10 times higher"), (1.0, "200 times higher"), (5e-4, "10 times lower"), (0.0, "inf times lower")],
+    [(5e-2, "10 times higher"), (1.0, "200 times higher"), (5e-4, "10 times lower")],
 )
 def test_p002_a_learning_rate_far_off(rate: float, said: str) -> None:
     one = found(make_plan(make_recipe(training={"learning_rate": rate})), "P002")
     assert one.where == "training.learning_rate"
     assert f"{said} than is usual for LoRA (0.005)" in one.what
     assert "near 0.005" in one.fix
+
+
+def test_p039_a_learning_rate_of_nothing() -> None:
+    for training, adapter in (({"learning_rate": 0}, {"kind": "lora"}), ({"learning_rate": 0.0}, {"kind": "none"})):
+        made = make_plan(make_recipe(training=training, adapter=adapter, dtype="bfloat16"))
+        one = found(made, "P039")
+        assert (one.severity, one.where) == ("error", "training.learning_rate")
+        assert not {"P002", "P010"} & set(codes(made))
+    assert "P039" not in codes(make_plan(make_recipe(training={"learning_rate": 1e-9})))
 
 
 def test_p002_goes_by_what_is_trained() -> None:
@@ -73,7 +82,8 @@ def test_p005_hardly_any_steps() -> None:
 
 
 def test_p006_the_step_does_not_fit() -> None:
-    recipe = make_recipe(adapter={"kind": "none"})
+    sized = {"per_device_train_batch_size": 16, "gradient_checkpointing": False}
+    recipe = make_recipe(adapter={"kind": "none"}, training=sized)
     wanted = need(make_plan(recipe).memory)
     assert "P006" not in codes(make_plan(recipe, CPU.model_copy(update={"memory": wanted})))
     near = found(make_plan(recipe, CPU.model_copy(update={"memory": wanted - 1})), "P006")

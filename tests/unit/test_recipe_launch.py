@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tunesmith.errors import TunesmithError, UsageError
 from tunesmith.recipe import Recipe, build_recipe, load_recipe
+from tunesmith.recipe.launch import Hub, Launch
 from tunesmith.recipe.secrets import HIDDEN, is_token, without_tokens
 from tunesmith.rules import FindingsError
 
@@ -38,15 +39,50 @@ def test_what_is_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("written", "seconds"),
-    [("90s", 90), ("90m", 5400), ("1.5h", 5400), ("2 d", 172_800), ("30", 30), (45, 45), (" 4h ", 14_400)],
+    [
+        ("90s", 90),
+        ("90m", 5400),
+        ("1.5h", 5400),
+        ("2 d", 172_800),
+        ("30", 30),
+        (45, 45),
+        (" 4h ", 14_400),
+        ("1h30m", 5400),
+        ("1h 30m", 5400),
+        ("2d 1.5h 3m 4s", 178_384),
+    ],
 )
 def test_times(written: object, seconds: int) -> None:
     assert recipe(launch={"timeout": written}).launch.timeout == seconds
 
 
-@pytest.mark.parametrize("written", ["1h30m", "4 hours", "", "h", "-5m", "1:30", "0s", "0.1s", 0, -1, 4.5, True, "٣h"])
+@pytest.mark.parametrize(
+    "written", ["30m1h", "1h30", "1h1h", "4 hours", "", " ", "h", "-5m", "1:30", "0s", "0.1s", 0, -1, 4.5, True, "٣h"]
+)
 def test_what_is_no_time(written: object) -> None:
     assert "launch.timeout can't be" in refused(launch={"timeout": written}).what
+
+
+@pytest.mark.parametrize(
+    ("keys", "fix"),
+    [
+        ({"launch": {"timeout": "1:30"}}, "Write, for example, `launch: {timeout: 90m}`."),
+        ({"launch": {"budget": "20 EUR"}}, "Write, for example, `launch: {budget: 20 USD}`."),
+        ({"launch": {"on": "moon"}}, "Write, for example, `launch: {on: hf-jobs}`."),
+        ({"launch": {"secrets": ["a b"]}}, "Write, for example, `launch: {secrets: HF_TOKEN}`."),
+        ({"hub": {"repo": "mine"}}, "Write, for example, `hub: {repo: me/my-model}`."),
+        ({"hub": {"private": "maybe"}}, "`tunesmith schema` shows what each key takes."),
+    ],
+)
+def test_a_bad_value_s_fix_shows_a_good_one(keys: dict[str, Any], fix: str) -> None:
+    assert refused(**keys).fix == fix
+
+
+def test_the_examples_are_themselves_taken() -> None:
+    for name, section in (("launch", Launch), ("hub", Hub)):
+        for key, field in section.model_fields.items():
+            for example in field.examples or []:
+                assert recipe(**{name: {key: example}})
 
 
 def test_a_time_with_a_colon_is_no_number_of_seconds(tmp_path: Path) -> None:

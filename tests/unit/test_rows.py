@@ -243,6 +243,10 @@ def test_t003_rows_whose_prompt_fills_the_context_are_left_out() -> None:
     left = next(found for found in kept.findings if found.code == "T003")
     assert left.severity == "warning"
     assert left.what == "1 of 40 rows have a prompt that fills the model's context of 128 tokens; they are left out."
+    rows[3]["prompt"][0]["content"] += " word" * 1000
+    unknown = gather_rows(make_recipe(rows), LightTokenizer(SMALL), 0)
+    left = next(found for found in unknown.findings if found.code == "T003")
+    assert "fills 1,024 tokens, the limit where a model's context is unknown; they" in left.what
     whole = gather_rows(make_recipe(rows), LightTokenizer(SMALL))
     assert (len(whole.train) + len(whole.eval), codes(whole)) == (40, ["D011"])
     with pytest.raises(FindingsError, match="T003"):

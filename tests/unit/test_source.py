@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import errors
 
 from tests.support.hub import COMMIT, serve
 from tests.support.runs import SMALL
 from tunesmith.errors import UsageError
-from tunesmith.models.source import locate, read_json
+from tunesmith.models.families import known_models
+from tunesmith.models.source import locate, read_json, why_unreachable
 
 ASK = """
 import sys
@@ -144,6 +146,19 @@ def test_a_hub_that_fails(hub: str, tmp_path: Path) -> None:
     assert line.startswith("EnvironmentLacksError org/broken can't be fetched.")
 
 
+def test_why_the_hub_is_out_of_reach_in_a_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = ConnectionError("[Errno 111] Connection refused.\nmore")
+    cached = errors.LocalEntryNotFoundError("Please check your internet connection and try again.")
+    cached.__cause__ = away
+    server = OSError("Server error '500' for url 'https://huggingface.co/api' (Request ID: 1)")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    assert why_unreachable(away) == why_unreachable(cached) == "[Errno 111] Connection refused"
+    assert why_unreachable(server) == "Server error '500'"
+    assert why_unreachable(TimeoutError()) == "TimeoutError"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert why_unreachable(away) == "offline mode is on: HF_HUB_OFFLINE"
+
+
 def test_a_hub_that_cannot_be_reached(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -167,6 +182,19 @@ def test_a_plan_without_the_hub_takes_the_table(hub: str, tmp_path: Path) -> Non
     assert line.startswith("GatedModelError meta-llama/Llama-3.1-8B is gated.")
     (line,) = ask(hub, "org/gated", tmp_path, planning=True)
     assert line.startswith("GatedModelError org/gated is gated.")
+
+
+def test_offline_a_plan_from_the_table_does_not_import_the_hub_s_client(tmp_path: Path) -> None:
+    code = (
+        "import sys; from tunesmith.models.source import locate; print(locate('Qwen/Qwen3-0.6B', planning=True).as_of);"
+        "print('huggingface_hub.hf_api' in sys.modules)"
+    )
+    places = {"HF_HOME": str(tmp_path / "hub"), "XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | places
+    )
+    as_of, imported = run.stdout.split()
+    assert (as_of, imported) == (known_models()["qwen/qwen3-0.6b"].as_of, "False")
 
 
 def test_a_plan_of_a_cached_model_without_the_hub(tmp_path: Path) -> None:

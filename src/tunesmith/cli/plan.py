@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="also write a run folder: plan and rows, ready to train"
     )
-    parser.add_argument("--all", action="store_true", help="show every choice, not only those that matter most")
+    parser.add_argument(
+        "--all", action="store_true", help="show every choice, and of compared machines peaks and speeds"
+    )
     parser.add_argument(
         "--exact", action="store_true", help="memory by the trainer's own step under fake tensors, without weights"
     )
@@ -37,19 +39,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Plan a recipe; exit code 1 when the plan has errors, which write no run folder."""
     output = Output(as_json=arguments.json)
     recipe = recipe_from_file(arguments.recipe, arguments.overrides)
-    how = {name: getattr(arguments, name) for name in ("exact", "compare", "live")}
-    folder = pipeline.prepare_run(recipe, arguments.output, **how) if arguments.output else None
-    if folder:
-        plan = Plan.load(folder)
-    else:
-        with output.progress() as progress:
-            plan = pipeline.make_plan(recipe, probe=arguments.probe, listen=progress.event, **how)
+    how = {name: getattr(arguments, name) for name in ("exact", "compare", "live", "probe")}
+    with output.progress() as progress:
+        folder = (
+            pipeline.prepare_run(recipe, arguments.output, listen=progress.event, **how) if arguments.output else None
+        )
+        plan = Plan.load(folder) if folder else pipeline.make_plan(recipe, listen=progress.event, **how)
     if arguments.json:
         output.record(plan)
     else:
         show_plan(output, plan, every_choice=arguments.all)
         if plan.options:
-            show_options(output, plan)
+            show_options(output, plan, details=arguments.all)
     if folder:
         output.show(f"run folder  {safe(folder)}")
         for name, split in (("train", plan.train), ("eval", plan.eval), ("test", plan.test)):

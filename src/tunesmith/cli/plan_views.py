@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Callable, Iterator
+
+from ..plan.compare import is_tight
 from ..records import MachineOption, MemoryEstimate, Plan, Range, TimeEstimate
 from ..words import counted
-from .output import Output
+from .output import Output, safe
 
 _KEY_CHOICES = (
     "model.dtype",
@@ -20,6 +24,7 @@ _KEY_CHOICES = (
     "eval_steps",
 )
 _ADAPTERS = {"none": "full", "lora": "LoRA", "qlora": "QLoRA"}
+_Ways = dict[tuple[str, str], list[MachineOption]]  # by provider and machine
 _STAGES = ("start", "train", "evaluate", "export")
 _PARTS = ("weights", "gradients", "optimizer", "activations", "loss", "reference", "cache", "buffers")
 
@@ -41,55 +46,119 @@ def show_plan(output: Output, plan: Plan, *, every_choice: bool = False) -> None
         output.show(f"{counted(left, 'choice')} more: --all\n")
 
 
-def show_options(output: Output, plan: Plan) -> None:
-    """The machines and ways to train that were compared, and what fits nowhere."""
-    least = _least(plan.options)
+def show_options(output: Output, plan: Plan, *, details: bool = False) -> None:
+    """The machines worth comparing, by provider, with the likely cost and hours of each way to train.
+
+    With `details` also the peak, the rows of a micro-batch and the speed of each.
+    """
+    machines: dict[tuple[str, str], list[MachineOption]] = {}
+    for one in plan.options:
+        machines.setdefault((one.provider, one.machine), []).append(one)
+    worth = worth_showing(plan.options)
+    shown = {key: ways for key, ways in machines.items() if any(one in worth for one in ways)}
     rows: list[tuple[str, ...]] = []
     last = ""
-    for one in least:
-        rows.append(("" if one.machine == last else one.machine, *_option(one)))
-        last = one.machine
-    columns = ("machine", "devices", "trains", "peak", "rows", "tokens/s", "hours", "USD")
-    output.table("Machines", columns, rows)
-    output.show("Likely values; peak in GB on each device; rows of a micro-batch, r: activations are recomputed.")
-    for note in dict.fromkeys(one.note for one in least if one.note):
-        output.show(f"* {note}.")
-    larger = sum(one.fits for one in plan.options) - len(least)
-    if larger:
-        output.show(f"{counted(larger, 'option')} with more devices of the same kind left out: --json has all.")
-    for adapter, name in _ADAPTERS.items():
-        small = [one.machine for one in plan.options if one.adapter == adapter and not one.fits]
-        if small:
-            output.show(f"{name} doesn't fit: {', '.join(dict.fromkeys(small))}.")
-    output.show(f"\nRecommended: {plan.recommended}\n")
+    for (provider, machine), ways in shown.items():
+        if provider != last:
+            rows.append((f"{provider}:", "", "", "", ""))
+        last = provider
+        devices = f"{ways[0].devices}x {ways[0].device}" if ways[0].devices > 1 else ways[0].device
+        cells = {one.adapter: _cell(one) for one in ways}
+        rows.append((machine, devices, *(cells.get(adapter, "-") for adapter in _ADAPTERS)))
+    output.table("Machines: likely USD and hours", ("machine", "devices", *_ADAPTERS.values()), rows)
+    if details:
+        ways_shown = [one for ways in shown.values() for one in ways if _runs(one)]
+        columns = ("machine", "trains", "peak, GB", "rows", "recomputes", "tokens/s")
+        output.table("Each way to train", columns, map(_detail, ways_shown))
+    signs = _legend([one for ways in shown.values() for one in ways])
+    for line in (*signs, *_left_out(machines, shown), "", f"Recommended: {plan.recommended}."):
+        wrapped = textwrap.wrap(line, output.data.width, break_long_words=False, break_on_hyphens=False)
+        output.show(safe("\n".join(wrapped)))
+    output.show()
 
 
-def _least(options: list[MachineOption]) -> list[MachineOption]:
-    """What fits: of a provider's machines that differ in the number of devices, for each adapter the smallest."""
-    least: dict[tuple[str, str, str], MachineOption] = {}
+def _left_out(machines: _Ways, shown: _Ways) -> Iterator[str]:
+    """How many machines aren't in the table, and why."""
+    fits = [any(one.fits for one in ways) for ways in machines.values()]
+    runs = [any(_runs(one) for one in ways) for ways in machines.values()]
+    if none := len(machines) - sum(fits):
+        yield f"Left out: {counted(none, 'machine')} with too little memory on the devices."
+    if poor := sum(fits) - sum(runs):
+        yield f"Left out: {counted(poor, 'machine')} with too little main memory or disk for the export."
+    if beaten := sum(runs) - len(shown):
+        others = "another of the provider is as fast for less, or has fewer of the same devices"
+        yield f"Left out: {counted(beaten, 'machine')}, since {others}. --json has all."
+
+
+def _runs(one: MachineOption) -> bool:
+    return one.fits and not one.lacks
+
+
+def worth_showing(options: list[MachineOption]) -> list[MachineOption]:
+    """What takes the run: of a provider's machines of one kind those with the fewest devices, and of these the best.
+
+    The best are those that no other beats in cost without taking longer.
+    """
+    smallest = _unbeaten([one for one in options if _runs(one)], _is_smaller)
+    return _unbeaten(smallest, _is_better)
+
+
+def _unbeaten(
+    options: list[MachineOption], beats: Callable[[MachineOption, MachineOption], bool]
+) -> list[MachineOption]:
+    """Options that none of the same provider beats in the same way to train; one with a drawback beats none without."""
+    alike: dict[tuple[str, str], list[MachineOption]] = {}
     for one in options:
-        kind = (one.provider, one.device, one.adapter)
-        if one.fits and (kind not in least or one.devices < least[kind].devices):
-            least[kind] = one
-    machines = dict.fromkeys(one.machine for one in options)
-    order = {machine: number for number, machine in enumerate(machines)}
-    return sorted(least.values(), key=lambda one: (order[one.machine], list(_ADAPTERS).index(one.adapter)))
+        alike.setdefault((one.provider, one.adapter), []).append(one)
+
+    def beaten(one: MachineOption) -> bool:
+        rivals = (other for other in alike[one.provider, one.adapter] if one.note or not other.note)
+        return any(beats(other, one) for other in rivals)
+
+    return [one for one in options if not beaten(one)]
 
 
-def _option(one: MachineOption) -> tuple[str, ...]:
+def _is_smaller(other: MachineOption, one: MachineOption) -> bool:
+    return other.device == one.device and other.devices < one.devices
+
+
+def _is_better(other: MachineOption, one: MachineOption) -> bool:
+    if not (other.dollars and one.dollars and other.hours and one.hours):
+        return False
+    return other.dollars.likely < one.dollars.likely and other.hours.likely <= one.hours.likely
+
+
+def _cell(one: MachineOption) -> str:
+    """USD and hours; with signs that the legend explains."""
+    if not _runs(one) or one.hours is None:
+        return "-"
+    signs = ("*" if one.note else "") + ("!" if is_tight(one) else "")
+    return f"{_figure(one.dollars.likely, 2) if one.dollars else 'own'} {_figure(one.hours.likely, 1)}{signs}"
+
+
+def _detail(one: MachineOption) -> tuple[str, ...]:
     return (
-        f"{one.devices} x {one.device}" if one.devices > 1 else one.device,
-        _ADAPTERS[one.adapter] + ("*" if one.note else ""),
-        f"{one.peak / 1e9:.0f} of {one.memory / 1e9:.0f}",
-        f"{one.rows}{'' if one.checkpointing == 'off' else ' r'}",
-        _likely(one.tokens_per_second, ",.0f"),
-        _likely(one.hours, ".1f"),
-        _likely(one.dollars, ",.2f"),
+        one.machine,
+        _ADAPTERS[one.adapter],
+        f"{one.peak / 1e9:.1f} of {one.memory / 1e9:.0f}",
+        str(one.rows),
+        "no" if one.checkpointing == "off" else one.checkpointing,
+        _between(one.tokens_per_second, ",.0f"),
     )
 
 
-def _likely(value: Range | None, form: str) -> str:
-    return "-" if value is None else f"{value.likely:{form}}"
+def _figure(value: float, digits: int) -> str:
+    """A number of at most four characters below 1,000."""
+    return f"{value:.{digits}f}" if value < 10 else f"{value:.1f}" if digits > 1 and value < 100 else f"{value:,.0f}"
+
+
+def _legend(options: list[MachineOption]) -> Iterator[str]:
+    """What the signs in the table mean."""
+    runs = [one for one in options if _runs(one)]
+    notes = dict.fromkeys(part for one in runs for part in one.note.split("; ") if part)
+    yield "-: doesn't fit." + (" !: over 95% of the memory." if any(is_tight(one) for one in runs) else "")
+    if notes:
+        yield f"*: {'; or '.join(notes)}."
 
 
 def _between(value: Range | None, form: str) -> str:

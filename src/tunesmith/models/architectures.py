@@ -117,6 +117,8 @@ def blueprint(values: Mapping[str, Any], model: str) -> Blueprint:
     row = architectures()["text"].get(text_type)
     defaults = (row or {}).get("defaults", {})
     text = Config({**values, **whole.part("text_config", {}).values}, defaults, model)
+    if row is not None:
+        _refuse_absurd(text)
     row = row or architectures()["text"][_UNKNOWN_LIKE]
     sizes = _sizes(text, row)
     vision = whole.says("vision_config")
@@ -130,10 +132,28 @@ def blueprint(values: Mapping[str, Any], model: str) -> Blueprint:
     return Blueprint(known, vision, tied, sizes, tuple(found), tuple(_fused(row, sizes)))
 
 
+def _refuse_absurd(text: Config) -> None:
+    """Refuse what the known architectures can't be built with; others may count in another way.
+
+    Raises:
+        UsageError: heads that can't share what there is, or no activation.
+    """
+    heads, groups = text.number("num_attention_heads"), text.number("num_key_value_heads")
+    if heads and groups and heads % groups:
+        raise text.absurd("num_key_value_heads", f"a divisor of num_attention_heads, {heads}")
+    hidden = text.number("hidden_size")
+    if heads and hidden % heads and not text.number("head_dim"):
+        raise text.absurd("num_attention_heads", f"a divisor of hidden_size, {hidden}")
+    if "hidden_act" in text.values and not text.word("hidden_act", "hidden_activation"):
+        raise text.absurd("hidden_act", "the name of an activation, such as silu")
+    if "max_position_embeddings" in text.values and not text.says("max_position_embeddings"):
+        raise text.absurd("max_position_embeddings", "a number of tokens")
+
+
 def _sizes(text: Config, row: Mapping[str, Any]) -> Sizes:
-    layers = text.number("num_hidden_layers", "n_layer")
-    heads = text.number("num_attention_heads", "n_head")
-    hidden = text.number("hidden_size", "n_embd")
+    layers = text.size("num_hidden_layers", "n_layer")
+    heads = text.size("num_attention_heads", "n_head")
+    hidden = text.size("hidden_size", "n_embd")
     context = text.number("max_position_embeddings", "n_positions")
     window, windowed = _window(text, row.get("slides"), layers, context)
     sparse = _sparse(text, row, layers)
@@ -142,7 +162,7 @@ def _sizes(text: Config, row: Mapping[str, Any]) -> Sizes:
         layers=layers,
         hidden=hidden,
         intermediate=intermediate,
-        vocabulary=text.number("vocab_size"),
+        vocabulary=text.size("vocab_size"),
         heads=heads,
         kv_heads=text.number("num_key_value_heads") or heads,
         head_dim=text.number("head_dim") or (hidden // heads if heads else 0),

@@ -21,7 +21,9 @@ def check_model(model: ModelFacts, *, method: str, adapter: Adapter) -> Iterator
     if model.quantised:
         severity: Severity = "error" if adapter.kind == "none" else "warning"
         yield finding("P031", "model", severity=severity, model=model.name, how=model.quantised)
-    if model.rough:
+    if model.other_task:
+        yield _not_causal(model, model.other_task)
+    elif model.rough:
         yield finding("P032", "model", model=model.name, model_type=model.model_type)
     if not model.from_headers:
         yield _not_at_hand(model)
@@ -32,9 +34,13 @@ def check_model(model: ModelFacts, *, method: str, adapter: Adapter) -> Iterator
         yield finding("P034", "model", model=model.name, share=_share(model.parts.vision, model))
         tower = architectures()["vision"].get(model.model_type)
         if tower and not tower.get("causal"):
-            yield finding("P041", "model", model=model.name, model_type=model.model_type)
+            yield _not_causal(model, "a class for images and text")
     if model.experts and adapter.kind != "none":
         yield from _experts(model, adapter)
+
+
+def _not_causal(model: ModelFacts, what: str) -> Finding:
+    return finding("P041", "model", model=model.name, model_type=model.model_type, what=what)
 
 
 def _not_at_hand(model: ModelFacts) -> Finding:

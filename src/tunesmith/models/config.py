@@ -38,6 +38,17 @@ class Config:
                 return self._whole(name, value)
         return 0
 
+    def size(self, *names: str) -> int:
+        """As `number`, of something that every model has: a 0 that it says is refused.
+
+        Raises:
+            UsageError: the value isn't a whole number from 1 to a thousand million.
+        """
+        for name in names:
+            if self.says(name) and self.number(name) == 0 and not isinstance(self.values[name], list):
+                raise self.absurd(name, "a whole number above 0")
+        return self.number(*names)
+
     def flag(self, name: str) -> bool:
         """Whether it says yes; no where it is silent.
 
@@ -46,7 +57,7 @@ class Config:
         """
         value = self._value(name)
         if value is not None and not isinstance(value, bool):
-            raise self._absurd(name, value, "true or false")
+            raise self.absurd(name, "true or false")
         return bool(value)
 
     def items(self, name: str) -> list[Any]:
@@ -57,7 +68,7 @@ class Config:
         """
         value = self._value(name)
         if value is not None and not isinstance(value, list):
-            raise self._absurd(name, value, "a list")
+            raise self.absurd(name, "a list")
         return value or []
 
     def word(self, *names: str) -> str:
@@ -72,7 +83,7 @@ class Config:
         """
         value = self._value(name)
         if value is not None and not isinstance(value, dict):
-            raise self._absurd(name, value, "an object")
+            raise self.absurd(name, "an object")
         return Config(value or {}, defaults, self.model)
 
     def says(self, name: str) -> bool:
@@ -85,13 +96,14 @@ class Config:
     def _whole(self, name: str, value: Any) -> int:
         number = not isinstance(value, bool) and isinstance(value, int | float)
         if not number or not 0 <= value <= _LARGEST or value != int(value):
-            raise self._absurd(name, value, f"a whole number from 0 to {_LARGEST:,}")
+            raise self.absurd(name, f"a whole number from 0 to {_LARGEST:,}")
         return int(value)
 
-    def _absurd(self, name: str, value: Any, wanted: str) -> UsageError:
-        shown = repr(value)
+    def absurd(self, name: str, wanted: str) -> UsageError:
+        """The error of a value with which no model can be built; `wanted` says what it must be."""
+        shown = repr(self._value(name))
         return UsageError(
             f"config.json of {self.model} says {name}: {shown if len(shown) <= 40 else shown[:37] + '...'}.",
-            why=f"It must be {wanted}; with this value Transformers can't build the model either.",
+            why=f"It must be {wanted}; with this value Transformers can't build or run the model either.",
             fix="Correct the file, or save or download the model again.",
         )

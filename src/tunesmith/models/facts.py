@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,6 +70,7 @@ def model_facts(source: Source, *, planning: bool = False) -> ModelFacts:
         tied=tied,
         quantised=quantised,
         vision=drawn.vision,
+        other_task=_other_task(config, source.name),
         has_template=known.has_template if known and source.as_of else _has_template(source.folder),
         stop_ids=stop_ids(source.folder),
         kind=known.kind if known else kind_of(source.name),
@@ -175,6 +177,20 @@ def _bytes(weights: Sequence[Weight], dtype: str, config: Mapping[str, Any], qua
 def _architecture(config: Mapping[str, Any]) -> str:
     names = config.get("architectures")
     return str(names[0]) if isinstance(names, list) and names else "unknown"
+
+
+def _other_task(values: Mapping[str, Any], name: str) -> str:
+    """What a model was built for other than writing text from left to right; empty where nothing says so."""
+    config, architecture = Config(values, {}, name), _architecture(values)
+    many = any(key in values for key in ("text_config", "vision_config", "audio_config"))  # judged by its type (P041)
+    if config.flag("is_encoder_decoder") or (architecture.endswith("ForConditionalGeneration") and not many):
+        return "an encoder and a decoder"
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")) or config.flag("is_decoder") or many:
+        return ""
+    head = re.search(r"For[A-Z]\w*$", architecture)
+    if "bert" in config.word("model_type") or architecture.endswith("EncoderModel"):
+        return "an encoder, which sees what follows a word as well"
+    return f"made for another task ({architecture})" if head else ""
 
 
 def _has_template(folder: Path) -> bool:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER_FILE = "adapter_config.json"
+# What tokenizers of Transformers keep their vocabulary in.
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "*.bpe", "*vocab.json", "tekken.json")
 
 
 def load_tokenizer(
@@ -22,11 +24,15 @@ def load_tokenizer(
     Raises:
         UsageError: there is no tokenizer, or the template file can't be read.
     """
+    folder = Path(location)
+    if folder.is_dir() and not any(file for pattern in _TOKENIZER_FILES for file in folder.glob(pattern)):
+        raise _no_tokenizer(location)
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(location), revision=revision)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise UsageError(
             f"No tokenizer could be loaded from {location}.",
             why=str(error).splitlines()[0],
@@ -34,14 +40,18 @@ def load_tokenizer(
         ) from error
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
         # Without a file, Transformers 5 makes an empty tokenizer that turns every text into nothing.
-        raise UsageError(
-            f"{location} has no tokenizer.",
-            why="Its vocabulary is empty: tokenizer.json, tokenizer.model or vocab.json isn't there.",
-            fix="Save the tokenizer into the model's folder with save_pretrained, or download the model again.",
-        )
+        raise _no_tokenizer(location)
     if chat_template is not None:
         tokenizer.chat_template = read_template(chat_template)
     return tokenizer
+
+
+def _no_tokenizer(location: str | Path) -> UsageError:
+    return UsageError(
+        f"{location} has no tokenizer.",
+        why="Its vocabulary is empty: tokenizer.json, tokenizer.model or vocab.json isn't there.",
+        fix="Save the tokenizer into the model's folder with save_pretrained, or download the model again.",
+    )
 
 
 def read_template(path: str) -> str:
@@ -68,13 +78,14 @@ def load_model(location: str | Path, *, revision: str | None = None, **kwargs: A
     Raises:
         UsageError: there are no such weights, or they need code from the repository.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     try:
         return AutoModelForCausalLM.from_pretrained(str(location), revision=revision, **kwargs)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise UsageError(
             f"No model could be loaded from {location}.",
             why=str(error).splitlines()[0],

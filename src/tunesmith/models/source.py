@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentLacksError, UsageError
-from .families import find_known, near_names, write_config
+from .families import KnownModel, find_known, near_names, write_config
 
 BUILTIN = {"builtin:small": "demo/small"}
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]
@@ -61,17 +61,31 @@ def locate(name: str, revision: str | None = None, *, planning: bool = False) ->
             why="It is a file, or a folder that doesn't exist.",
             fix="Give a folder with config.json and *.safetensors, a Hub id such as Qwen/Qwen3-0.6B, or builtin:small.",
         )
+    known = find_known(name) if planning else None
+    if known is not None and _out_of_reach(name):
+        return _listed(name, known)
     try:
         return _hub(name, revision)
     except (EnvironmentLacksError, GatedModelError) as error:
-        known = find_known(name)
-        if known is not None and planning:
-            return Source(name, known.name, write_config(known), as_of=known.as_of)
+        if known is not None:
+            return _listed(name, known)
         if planning and (near := near_names(name)):
             raise type(error)(
                 error.what, why=error.why, fix=f"{error.fix} The offline table has {', '.join(near)}."
             ) from None
         raise
+
+
+def _listed(name: str, known: KnownModel) -> Source:
+    return Source(name, known.name, write_config(known), as_of=known.as_of)
+
+
+def _out_of_reach(name: str) -> bool:
+    """Whether offline mode is on and nothing of a model is cached: seen without the Hub's client, slow to import."""
+    from huggingface_hub import constants
+
+    cached = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    return constants.is_offline_mode() and not cached.exists()
 
 
 def _builtin(name: str) -> Source:
@@ -152,9 +166,21 @@ def hub_errors(name: str) -> Iterator[None]:
     except (errors.HTTPError, OSError) as error:  # the client's own errors, and those of its HTTP library
         raise EnvironmentLacksError(
             f"{name} can't be fetched.",
-            why=f"It is no folder here, and the Hub can't be reached: {str(error).splitlines()[0]}",
+            why=f"It is no folder here, and the Hub can't be reached: {why_unreachable(error)}.",
             fix="Check the network, or give a local folder; `builtin:small` needs neither.",
         ) from error
+
+
+def why_unreachable(error: BaseException) -> str:
+    """Why the Hub can't be reached, in a few words, from what its client raised."""
+    from huggingface_hub import errors, is_offline_mode
+
+    if is_offline_mode():
+        return "offline mode is on: HF_HUB_OFFLINE"
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__  # its own words are about the cache
+    said = (str(error).splitlines() or [""])[0].partition(" for url")[0].rstrip(".")
+    return said or type(error).__name__
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -37,8 +37,8 @@ def capacity(model: ModelFacts, rank: int, targets: str | list[str] = "all-linea
     return trained_parameters(model, adapter) * _BITS_PER_PARAMETER / _BITS_PER_TOKEN
 
 
-def adapter_for(model: ModelFacts, tokens: int, fits: Mapping[Kind, bool]) -> Advice:
-    """Whether to train all weights, LoRA or QLoRA.
+def adapter_for(model: ModelFacts, tokens: int, fits: Mapping[Kind, bool]) -> Advice | None:
+    """Whether to train all weights, LoRA or QLoRA; None where none of them fits: another kind doesn't help then.
 
     Args:
         model: The model.
@@ -56,7 +56,7 @@ def adapter_for(model: ModelFacts, tokens: int, fits: Mapping[Kind, bool]) -> Ad
         return Advice("lora", "all weights don't fit in memory" + ("" if holds else f", though {beyond}"))
     if qlora:
         return Advice("qlora", "LoRA on 16-bit weights doesn't fit; on 4 bits it does, some 30% slower (torchtune)")
-    return Advice("qlora", "it needs the least memory, and even that doesn't fit: a smaller model or a larger machine")
+    return None
 
 
 def rank_for(model: ModelFacts, tokens: int, targets: str | list[str] = "all-linear") -> Advice:
@@ -108,6 +108,8 @@ def warm_up_for(steps: int) -> Advice:
 def advise(model: ModelFacts, adapter: Adapter, tokens: int, fits: Mapping[Kind, bool]) -> list[Choice]:
     """What the recipe trains and would better train otherwise: the adapter's kind and rank, where they differ.
 
+    None where nothing fits: the remedies then say what to change.
+
     Args:
         model: The model.
         adapter: The recipe's.
@@ -115,6 +117,8 @@ def advise(model: ModelFacts, adapter: Adapter, tokens: int, fits: Mapping[Kind,
         fits: Which kinds of training fit into the memory.
     """
     kind = adapter_for(model, tokens, fits)
+    if kind is None:
+        return []
     advised = {"adapter.kind": kind} if kind.value != adapter.kind else {}
     if adapter.kind != "none" and kind.value != "none":
         rank = rank_for(model, tokens, adapter.targets)

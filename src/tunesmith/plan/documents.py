@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 _CLASSES = 512  # distinct lengths kept; neighbours beyond that are put together
+_WORTH = 0.1  # of the tokens computed: padding below that isn't worth a less random order of the rows
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ class Documents:
             result.append((length, ((below + count) / total) ** rows - (below / total) ** rows))
             below += count
         return tuple(result)
+
+
+def worth_grouping(documents: Documents, rows: int) -> bool:
+    """Whether batches of `rows` rows of like length compute noticeably fewer tokens than rows drawn at random."""
+    padded = sum(length * share for length, share in documents.longest_of(rows))
+    return documents.mean < (1 - _WORTH) * padded
 
 
 def _grouped(counts: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -195,7 +195,7 @@ def _drawn(family: str, known: Iterable[Anchor]) -> Range:
 
     Logarithms of the shares are taken as normal about their family's mean, and these means as normal about a common
     one; the family's own measurements count the more, the more of them there are (empirical Bayes, as in Efron and
-    Morris 1975).
+    Morris 1975). The shares take up what the counts of bytes and kernels miss, so that the upper end may be above 1.
     """
     groups: dict[str, list[float]] = {}
     for anchor in known:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ..records import MemoryEstimate, Remedy
+from ..records import Hardware, MemoryEstimate, Remedy
 from .memory import Step, estimate
 
 _MOST_ROWS = 1 << 16
@@ -38,16 +38,17 @@ def largest_batch(step: Step, memory: int, *, most: int = _MOST_ROWS) -> int:
     return low
 
 
-def remedies(step: Step, memory: int) -> list[Remedy]:
-    """Changes until the step fits in `memory` bytes; empty when it fits as it is.
+def remedies(step: Step, hardware: Hardware) -> list[Remedy]:
+    """Changes until the step fits on a device; empty when it fits as it is.
 
     First what costs nothing, then what costs speed, the cheapest first, then what costs quality. Changes that save next
-    to nothing are left out. If even the last entry doesn't fit, nothing here helps.
+    to nothing are left out, and what the device can't do. If even the last entry doesn't fit, nothing here helps.
     """
     found: list[Remedy] = []
+    memory = hardware.memory
     now = need(estimate(step))
     for propose in _IN_ORDER:
-        for change, settings, costs in propose(step, memory):
+        for change, settings, costs in propose(step, hardware):
             smaller = step.model_copy(update=settings)
             then = need(estimate(smaller))
             if now <= memory or now - then < _WORTH * now:
@@ -59,7 +60,7 @@ def remedies(step: Step, memory: int) -> list[Remedy]:
     return found
 
 
-def _free(step: Step, _memory: int) -> Iterator[Change]:
+def _free(step: Step, hardware: Hardware) -> Iterator[Change]:
     """What makes a step faster, or no slower."""
     if not step.fused_loss and step.code == "today":
         yield "TRL's fused loss (loss_type: nll)", {"fused_loss": True}, "nothing: it is faster"
@@ -67,7 +68,7 @@ def _free(step: Step, _memory: int) -> Iterator[Change]:
         yield "attn_implementation: sdpa", {"attention": "sdpa"}, "nothing: it is faster"
     if step.optimizer == "adamw_torch":
         yield "optim: adamw_torch_fused", {"optimizer": "adamw_torch_fused"}, "nothing: it is faster"
-    if step.adapter != "none" and step.dtype == "float32":
+    if step.adapter != "none" and step.dtype == "float32" and hardware.bf16:
         yield "dtype: bfloat16 for the frozen base", {"dtype": "bfloat16"}, "nothing: it is faster"
     if step.reference == "model":
         yield (
@@ -77,8 +78,8 @@ def _free(step: Step, _memory: int) -> Iterator[Change]:
         )
 
 
-def _optimizer(step: Step, _memory: int) -> Iterator[Change]:
-    if step.optimizer in _STATEFUL:
+def _optimizer(step: Step, hardware: Hardware) -> Iterator[Change]:
+    if step.optimizer in _STATEFUL and hardware.device == "cuda":
         yield (
             "optim: adamw_bnb_8bit (needs bitsandbytes)",
             {"optimizer": "adamw_bnb_8bit"},
@@ -86,15 +87,15 @@ def _optimizer(step: Step, _memory: int) -> Iterator[Change]:
         )
 
 
-def _sharding(step: Step, _memory: int) -> Iterator[Change]:
+def _sharding(step: Step, _hardware: Hardware) -> Iterator[Change]:
     if step.devices > 1 and step.sharding in ("none", "ddp"):
         yield f"FSDP over {step.devices} devices", {"sharding": "fsdp"}, "0-15% with fast links, more without"
 
 
-def _rows(step: Step, memory: int) -> Iterator[Change]:
+def _rows(step: Step, hardware: Hardware) -> Iterator[Change]:
     if step.rows > 1:
         fewer = step.model_copy(update={"accumulate": True})
-        rows = max(1, largest_batch(fewer, memory, most=step.rows - 1))
+        rows = max(1, largest_batch(fewer, hardware.memory, most=step.rows - 1))
         yield (
             f"per_device_train_batch_size: {rows}, with as many more accumulation steps",
             {"rows": rows, "accumulate": True},
@@ -102,8 +103,8 @@ def _rows(step: Step, memory: int) -> Iterator[Change]:
         )
 
 
-def _checkpointing(step: Step, _memory: int) -> Iterator[Change]:
-    if step.checkpointing == "off":
+def _checkpointing(step: Step, hardware: Hardware) -> Iterator[Change]:
+    if step.checkpointing == "off" and step.trained:
         yield (
             "gradient_checkpointing: true with gradient_checkpointing_kwargs: {selective: true}",
             {"checkpointing": "selective"},
@@ -111,21 +112,29 @@ def _checkpointing(step: Step, _memory: int) -> Iterator[Change]:
         )
     if step.checkpointing in ("off", "selective"):
         yield (
-            "gradient_checkpointing: true",
+            "gradient_checkpointing: true" + (", without selective" if step.trained else ""),
             {"checkpointing": "full"},
             "20-30%: blocks are computed twice",
         )
-    yield "activation_offloading: true", {"checkpointing": "offload"}, "1-5%, and main memory"
+    if hardware.device == "cuda":
+        yield (
+            "activation_offloading: true with gradient_checkpointing",
+            {"checkpointing": "offload"},
+            "1-5%, and main memory",
+        )
 
 
-def _precision(step: Step, _memory: int) -> Iterator[Change]:
-    if step.adapter == "none" and step.dtype == "float32":
+def _precision(step: Step, hardware: Hardware) -> Iterator[Change]:
+    time = "no time" if hardware.bf16 else "slower, as this device has no bf16 of its own"
+    if step.trained and step.dtype == "float32":
         yield (
             "dtype: bfloat16",
             {"dtype": "bfloat16"},
-            "no time; but small updates are rounded away below a learning rate of about 1e-4",
+            f"{time}; but small updates are rounded away below a learning rate of about 1e-4",
         )
-    if step.optimizer in (*_STATEFUL, "adamw_bnb_8bit") and step.adapter == "none":
+    if step.adapter == "lora" and step.dtype == "float32" and not hardware.bf16:
+        yield "dtype: bfloat16 for the frozen base", {"dtype": "bfloat16"}, time
+    if step.optimizer in (*_STATEFUL, "adamw_bnb_8bit") and step.trained and hardware.device == "cuda":
         yield (
             "optim: paged_adamw_8bit (needs bitsandbytes)",
             {"optimizer": "paged_adamw_8bit"},
@@ -133,36 +142,40 @@ def _precision(step: Step, _memory: int) -> Iterator[Change]:
         )
 
 
-def _adapters(step: Step, _memory: int) -> Iterator[Change]:
-    if step.adapter == "none":
+def _adapters(step: Step, hardware: Hardware) -> Iterator[Change]:
+    selective = step.checkpointing == "selective"  # PEFT's wrapper refuses it (P036)
+    plain: dict[str, str | int | bool] = {"optimizer": "adamw_torch_fused"}
+    plain |= {"checkpointing": "full"} if selective else {}
+    without = ", and gradient checkpointing without selective" if selective else ""
+    if step.trained:
         yield (
-            "adapter: {kind: lora}",
-            {"adapter": "lora", "dtype": "bfloat16", "optimizer": "adamw_torch_fused"},
+            "adapter: {kind: lora}" + without,
+            {"adapter": "lora", "dtype": "bfloat16" if hardware.bf16 else step.dtype, **plain},
             "no time; it learns less new knowledge than full fine-tuning, and style and tasks as well",
         )
-    if step.adapter != "qlora" and not step.model.quantised:
+    if step.adapter != "qlora" and not step.model.quantised and hardware.device == "cuda":
         yield (
-            "adapter: {kind: qlora}",
-            {"adapter": "qlora", "dtype": "bfloat16", "optimizer": "adamw_torch_fused"},
+            "adapter: {kind: qlora}" + without,
+            {"adapter": "qlora", "dtype": "bfloat16", **plain},
             "10-40%: weights are unpacked for every product; slightly worse results",
         )
 
 
-def _offload(step: Step, _memory: int) -> Iterator[Change]:
+def _offload(step: Step, _hardware: Hardware) -> Iterator[Change]:
     if step.sharding in ("fsdp", "zero2", "zero3"):
         yield "offload of the sharded state to main memory", {"offload": True}, "2-5 times slower"
 
 
-def _length(step: Step, memory: int) -> Iterator[Change]:
+def _length(step: Step, hardware: Hardware) -> Iterator[Change]:
     lengths = [step.length >> halved for halved in range(1, step.length.bit_length())]
     shorter = [length for length in lengths if length >= _LEAST_LENGTH]
-    fitting = (x for x in shorter if need(estimate(step.model_copy(update={"length": x}))) <= memory)
+    fitting = (x for x in shorter if need(estimate(step.model_copy(update={"length": x}))) <= hardware.memory)
     if shorter:
         length = next(fitting, shorter[-1])
         yield f"max_length: {length}", {"length": length}, "no time; longer rows are cut, or must be split"
 
 
-_IN_ORDER: tuple[Callable[[Step, int], Iterator[Change]], ...] = (
+_IN_ORDER: tuple[Callable[[Step, Hardware], Iterator[Change]], ...] = (
     _free,
     _optimizer,
     _sharding,

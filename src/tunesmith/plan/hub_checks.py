@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..models.source import why_unreachable
 from ..recipe import Recipe
 from ..recipe.schema import is_dataset_id
 from ..records import Finding, Severity
@@ -143,7 +144,7 @@ def _ask(questions: list[Question]) -> tuple[list[Finding], list[tuple[Question,
         if isinstance(answer, list):
             found += answer
         elif isinstance(answer, (errors.HTTPError, OSError, json.JSONDecodeError)):  # the last: a proxy's own page
-            unanswered.append((question, (str(answer).splitlines() or [type(answer).__name__])[0]))
+            unanswered.append((question, why_unreachable(answer)))
         else:
             raise answer
     return found, unanswered

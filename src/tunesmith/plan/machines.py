@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..records.cost import Range
 _TABLES = Path(__file__).parent / "tables"
 _GIB, _GB, _TERA = 1 << 30, 10**9, 1e12
 _OWN_START = (0.0, 0.0, 0.0)
+_SEVERAL = re.compile(r"x[2-9]|[2-9]x")  # several devices, in the names of machines
 
 
 @dataclass(frozen=True)
@@ -147,11 +149,31 @@ def machine_here(hardware: Hardware) -> Machine:
     )
 
 
+def hardware_of(machine: Machine) -> Hardware:
+    """A rented machine as a plan has it."""
+    return Hardware(
+        device="cuda" if machine.device.memory else "cpu",
+        name=machine.device.name,
+        count=machine.devices,
+        memory=machine.memory,
+        cores=machine.cores,
+        bf16=machine.device.bf16,
+        machine=f"{machine.name} ({machine.provider})",
+    )
+
+
 @functools.cache
 def start_seconds(provider: str) -> tuple[float, float, float]:
     """Seconds from ordering a machine of this provider to the program's first line: low, likely, high."""
     low, likely, high = _read("machines.yaml")["providers"][provider]["start"]
     return low, likely, high
+
+
+def can_start(place: str, provider: str) -> bool:
+    """Whether a recipe with `launch: {on: place}` can be run on this provider's machines."""
+    if provider.startswith("sky:"):
+        return place == "sky"
+    return bool(_read("machines.yaml")["providers"].get(provider, {}).get("started_by") == place)
 
 
 @functools.cache
@@ -203,9 +225,14 @@ def find_machine(name: str, provider: str | None = None, among: tuple[Machine, .
 
 
 def _near(name: str, known: list[Machine]) -> list[str]:
-    """Names that are spelt alike, then those of the same generation of accelerator with the least memory to spare."""
-    names = {one.name.lower(): one.name for one in known}
-    near = [names[key] for key in difflib.get_close_matches(name.lower(), names, n=3)]
-    wanted = find_device(name)
+    """Names of machines with an accelerator of the same generation, then those that are spelt alike.
+
+    Machines with one device come alone, unless the name asks for several, as `a100x3` does, or only such are alike.
+    """
+    wanted, several = find_device(name), _SEVERAL.search(name.lower())
     alike = [one for one in known if wanted and one.device.family == wanted.family and one.devices == 1]
-    return list(dict.fromkeys([*(one.name for one in alike[:2]), *near]))[:4]
+    alike = sorted(alike, key=lambda one: one.device != wanted)[:2]
+    names = {one.name.lower(): one for one in known}
+    spelt = [names[key] for key in difflib.get_close_matches(name.lower(), names, n=8)]
+    single = [] if several else [*alike, *(one for one in spelt if one.devices == 1)]
+    return list(dict.fromkeys(one.name for one in single or [*alike, *spelt]))[:4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ..models.estimated import EstimatedTokenizer
@@ -12,21 +13,20 @@ from ..models.source import Source, locate
 from ..recipe.schema import Recipe
 from ..records import Finding, Hardware, ModelFacts
 from ..rules import finding, refuse_errors
-from .compare import recommend
+from .compare import cheaper, recommend
+from .cost import price_findings
 from .hardware import local_hardware
 from .hub_checks import check_hub
 from .limits import check_disk, free_disk
-from .machines import Machine, find_machine, machine_here, machines
+from .machines import Machine, can_start, find_machine, hardware_of, machine_here, machines
 from .offers import live_flavors, sky_machines
-from .outlook import options
+from .outlook import disk_room, options
 from .preflight import check_method
 from .remote import is_remote
 from .resolve import Resolved, resolve
 from .rewards import check_rewards
-from .rows import UNKNOWN_CONTEXT, Rows, Tokenizer, gather_rows
+from .rows import Rows, Tokenizer, gather_rows
 from .vocabulary import check_vocabulary
-
-_PROVIDER = {"hf-jobs": "hf-jobs", "sky": None}
 
 
 def make(
@@ -58,7 +58,7 @@ def make(
     rewarded = check_rewards(recipe, conversational=facts.has_template or recipe.chat_template is not None)
     refuse_errors([*check_method(recipe.method), *rewarded])
     tokenizer = _tokenizer(recipe, source, facts)
-    rows = gather_rows(recipe, tokenizer, facts.context or UNKNOWN_CONTEXT)
+    rows = gather_rows(recipe, tokenizer, facts.context)
     hardware, machine = _where(recipe, facts, rows, live=live)
     resolved = resolve(recipe, rows, facts, hardware, run=run, machine=machine)
     if exact:
@@ -74,7 +74,7 @@ def _check_disk(resolved: Resolved, folder: Path) -> list[Finding]:
     plan, machine = resolved.plan, resolved.machine
     if machine.provider == "here":
         return list(check_disk(plan, free_disk(folder), str(folder)))
-    return list(check_disk(plan, machine.disk - plan.model.bytes, machine.name)) if machine.disk else []
+    return list(check_disk(plan, disk_room(plan, machine), machine.name)) if machine.disk else []
 
 
 def _tokenizer(recipe: Recipe, source: Source, facts: ModelFacts) -> Tokenizer:
@@ -96,7 +96,7 @@ def _where(recipe: Recipe, facts: ModelFacts, rows: Rows, *, live: bool) -> tupl
     if not is_remote(recipe):
         hardware = local_hardware()
         return hardware, machine_here(hardware)
-    offered = [one for one in _offered(live=live) if _PROVIDER[recipe.launch.on] in (None, one.provider)]
+    offered = [one for one in _offered(live=live) if can_start(recipe.launch.on, one.provider)]
     if recipe.launch.flavor:
         machine = find_machine(recipe.launch.flavor, among=tuple(offered))
     else:
@@ -112,19 +112,6 @@ def _cheapest(recipe: Recipe, facts: ModelFacts, rows: Rows, offered: list[Machi
     return next((one for one in offered if found and one.name == found.machine), largest)
 
 
-def hardware_of(machine: Machine) -> Hardware:
-    """A rented machine as a plan has it."""
-    return Hardware(
-        device="cuda" if machine.device.memory else "cpu",
-        name=machine.device.name,
-        count=machine.devices,
-        memory=machine.memory,
-        cores=machine.cores,
-        bf16=machine.device.bf16,
-        machine=f"{machine.name} ({machine.provider})",
-    )
-
-
 def _offered(*, live: bool) -> list[Machine]:
     """Machines with a price, and cards that people own."""
     flavors = live_flavors() if live else ()
@@ -133,11 +120,19 @@ def _offered(*, live: bool) -> list[Machine]:
 
 
 def _compared(resolved: Resolved, *, live: bool) -> Resolved:
-    here = [resolved.machine] if resolved.machine.provider == "here" else []
-    found = options(resolved.plan, resolved.step, resolved.rows, [*here, *_offered(live=live)])
-    best, reason = recommend(found, resolved.plan.recipe["adapter"]["kind"])
+    """With what other machines would take, which of those that the recipe's `launch.on` starts to take, and P035."""
+    plan, offered = resolved.plan, _offered(live=live)
+    here = [replace(resolved.machine, devices=resolved.step.devices)] if resolved.machine.provider == "here" else []
+    found = options(plan, resolved.step, resolved.rows, [*here, *offered])
+    kind, place = plan.recipe["adapter"]["kind"], plan.recipe["launch"]["on"]
+    best, reason = recommend([one for one in found if place == "local" or can_start(place, one.provider)], kind)
     said = f"{best.machine} ({best.provider}): {reason}" if best else reason
-    return resolved.having(options=found, recommended=said)
+    other = cheaper(best, found, kind)
+    if other and other.dollars and other.hours:
+        costs = f"${other.dollars.likely:.2f} for {other.hours.likely:.1f} hours"
+        said += f". Cheaper elsewhere: {other.machine} ({other.provider}), {costs}"
+    late = [one for one in price_findings(offered) if one not in plan.findings]
+    return resolved.having(options=found, recommended=said, findings=[*plan.findings, *late])
 
 
 def _exactly(resolved: Resolved, source: Source) -> Resolved:

@@ -135,8 +135,11 @@ def _check_memory(plan: Plan) -> Iterator[Finding]:
 
 def _check_rate(plan: Plan, recipe: Recipe) -> Iterator[Finding]:
     rate = plan.training["learning_rate"]
+    if rate == 0:
+        yield finding("P039", "training.learning_rate")
+        return
     usual = usual_learning_rate(plan.model.parameters, recipe.adapter.kind, recipe.method)
-    factor = max(rate / usual, usual / rate) if rate > 0 else float("inf")
+    factor = max(rate / usual, usual / rate)
     if factor >= _FAR_OFF:
         yield finding(
             "P002",

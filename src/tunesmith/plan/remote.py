@@ -20,7 +20,7 @@ _TRACKER_SECRETS = {
     "clearml": "CLEARML_API_SECRET_KEY",
     "swanlab": "SWANLAB_API_KEY",
 }
-_REMOTE_KEYS = ("flavor", "timeout", "budget", "namespace", "secrets")
+_REMOTE_KEYS = ("flavor", "budget", "namespace", "secrets")
 TOKEN = "HF_TOKEN"
 
 

@@ -13,6 +13,7 @@ from ..records import Finding, Hardware, ModelFacts, Plan
 from .advice import Advice, advise, epochs_for, learning_rate_for, warm_up_for
 from .choices import Choices
 from .cost import estimate_cost, price_findings
+from .documents import Documents, worth_grouping
 from .fit import remedies
 from .limits import check_cost, check_merge, check_time
 from .machines import Machine, machine_here
@@ -21,14 +22,12 @@ from .outlook import outlook
 from .parameters import lora_arguments, trained_parameters
 from .preflight import check_plan, is_owned
 from .rows import UNKNOWN_CONTEXT, Rows
-from .sizing import EFFECTIVE_BATCH, devices_of, fitting_kinds, micro_batch, step_of
+from .sizing import EFFECTIVE_BATCH, check_processes, devices_of, fitting_kinds, micro_batch, step_of
 from .time import calibrated
 from .versions import installed_versions
 
 _LOG_LINES = 200
 _CHECKPOINTS = 5
-_SIZES = ("optim", "loss_type", "activation_offloading", "bf16", "fp16")
-"""Arguments of the trainer on which the size of the micro-batch depends."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def resolve(
         epochs=noted["epochs"],
         tokens_per_step=round(per_step * sum(tokens) / len(tokens)),
         memory=estimate(step),
-        remedies=remedies(step, hardware.memory),
+        remedies=remedies(step, hardware),
         advice=advise(model, recipe.adapter, sum(tokens), fitting_kinds(step, hardware)),
         versions=installed_versions(),
     )
@@ -117,7 +116,10 @@ def _choose(choices: Choices, recipe: Recipe, rows: Rows, model: ModelFacts, har
 
 def _check_machine(plan: Plan, recipe: Recipe, machine: Machine) -> list[Finding]:
     """What the run takes against what the machine has and the recipe allows."""
-    findings = [*check_model(plan.model, method=recipe.method, adapter=recipe.adapter)]
+    findings = [
+        *check_model(plan.model, method=recipe.method, adapter=recipe.adapter),
+        *check_processes(recipe, plan.hardware),
+    ]
     if plan.time:
         findings += check_time(recipe, plan.time)
     if plan.cost:
@@ -164,10 +166,10 @@ def _lengths(choices: Choices, rows: Rows, model: ModelFacts) -> int | None:
 def _batch(
     choices: Choices, recipe: Recipe, hardware: Hardware, model: ModelFacts, rows: Rows, *, dtype: str, length: int
 ) -> None:
-    given: dict[str, Any] = {name: value for name, value in recipe.training.items() if name in _SIZES}
+    given = {name: value for name, value in recipe.training.items() if value is not None}
     step = step_of(recipe, model, hardware, {**given, "dtype": dtype}, length=length)
-    micro, checkpointing, why = micro_batch(step, hardware)
-    micro = choices.choose("per_device_train_batch_size", micro, why)
+    sizing = micro_batch(step, hardware, given)
+    micro = choices.choose("per_device_train_batch_size", sizing.rows, sizing.why_rows)
     together = micro * step.devices
     accumulation = max(1, EFFECTIVE_BATCH // together)
     choices.choose(
@@ -176,16 +178,9 @@ def _batch(
         f"{together * accumulation} rows per optimizer step; about {EFFECTIVE_BATCH} are usual for SFT",
     )
     choices.choose("per_device_eval_batch_size", micro, "as in training")
-    choices.choose(
-        "gradient_checkpointing",
-        checkpointing,
-        "activations don't fit in memory otherwise"
-        if checkpointing
-        else "activations fit; recomputing costs a quarter",
-    )
+    choices.choose("gradient_checkpointing", sizing.recomputes, sizing.why_recomputes)
     _packing(choices, hardware)
-    spread = rows.lengths.total.p95 > 2 * rows.lengths.total.median
-    if micro > 1 and spread:
+    if worth_grouping(Documents.of(rows.token_counts, length), micro):
         choices.choose(
             "train_sampling_strategy", "group_by_length", "lengths differ much; neighbours pad each other less"
         )

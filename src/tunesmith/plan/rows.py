@@ -70,7 +70,12 @@ class Rows:
 
 
 def gather_rows(recipe: Recipe, tokenizer: Tokenizer, context: int | None = None) -> Rows:
-    """Read, map, split and measure the rows of a recipe; `context` is what the model takes at most, in tokens.
+    """Read, map, split and measure the rows of a recipe.
+
+    Args:
+        recipe: The recipe.
+        tokenizer: Of the model.
+        context: What the model takes at most, in tokens; 0 where it doesn't say; None: rows may have any length.
 
     Raises:
         UsageError: a file isn't there, or the files' layouts differ.
@@ -168,14 +173,24 @@ class _Reader:
 
     def _with_room(self, measured: _Measured) -> _Measured:
         """Without the rows whose prompt leaves no room for an answer: TRL would drop them unannounced."""
-        own = self.recipe.training.get("max_length", self.context)
-        limit, within = (own, "max_length") if own != self.context else (own, "the model's context")
+        limit, within = self._room()
         full = {row for row, tokens in enumerate(measured.prompts or ()) if limit is not None and tokens >= limit}
         if not full:
             return measured
         _, prompts, totals = measured.without(full)
-        kept = without_long_prompts(measured.prepared, full, f"{within} of {limit:,} tokens", measured.name)
+        kept = without_long_prompts(measured.prepared, full, within, measured.name)
         return _Measured(measured.name, kept, prompts, totals)
+
+    def _room(self) -> tuple[int | None, str]:
+        """The most tokens of a row, None without a limit; and in words what sets it."""
+        own = self.recipe.training.get("max_length", self.context)
+        if own is None:
+            return None, ""
+        if own != self.context:
+            return own, f"max_length of {own:,} tokens"
+        if own:
+            return own, f"the model's context of {own:,} tokens"
+        return UNKNOWN_CONTEXT, f"{UNKNOWN_CONTEXT:,} tokens, the limit where a model's context is unknown"
 
 
 def _other(path: str, reader: _Reader, train: _Measured, findings: list[Finding]) -> list[Row]:

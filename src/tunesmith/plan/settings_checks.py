@@ -16,9 +16,29 @@ _ALPHA_FAR_OFF = 8.0
 """Times that alpha may be larger or smaller than the rank: QLoRA's paper has 16 at rank 64, guides 32 at rank 8."""
 
 
+# Optimizers of Transformers, by how their names begin -> module that they import, and the package that brings it.
+_OPTIMIZERS: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(
+        ("adamw_bnb", "adamw_8bit", "paged_", "ademamix", "lion_", "rmsprop_bnb"), ("bitsandbytes", "bitsandbytes")
+    ),
+    **dict.fromkeys(("adamw_torch_4bit", "adamw_torch_8bit"), ("torchao", "torchao")),
+    **dict.fromkeys(("lomo", "adalomo"), ("lomo_optim", "lomo-optim")),
+    "galore_": ("galore_torch", "galore-torch"),
+    "apollo_": ("apollo_torch", "apollo-torch"),
+    "grokadamw": ("grokadamw", "grokadamw"),
+    "schedule_free_": ("schedulefree", "schedulefree"),
+    "stable_adamw": ("optimi", "torch-optimi"),
+    "adamw_anyprecision": ("torchdistx", "torchdistx"),
+    "adamw_torch_xla": ("torch_xla", "torch-xla"),
+    "adamw_torch_npu": ("torch_npu", "torch-npu"),
+}
+
+
 def check_settings(plan: Plan, recipe: Recipe) -> Iterator[Finding]:
-    """P022 to P026, P028 and P036."""
+    """P022 to P026, P028, P036 and P038."""
     yield from _intervals(plan)
+    if recipe.launch.on == "local":
+        yield from _optimizer(plan)
     yield from _four_bits(plan, recipe)
     yield from _precision(plan)
     kwargs = plan.training.get("gradient_checkpointing_kwargs") or {}
@@ -40,6 +60,13 @@ def interval(training: dict[str, object], name: str, steps: int) -> int | None:
     if training.get(f"{name}_strategy") != "steps" or not isinstance(every, int | float):
         return None
     return math.ceil(steps * every) if every < 1 else int(every)
+
+
+def _optimizer(plan: Plan) -> Iterator[Finding]:
+    name = str(plan.training.get("optim", ""))
+    for start, (module, package) in _OPTIMIZERS.items():
+        if name.startswith(start) and importlib.util.find_spec(module) is None:
+            yield finding("P038", "training.optim", optimizer=name, package=package)
 
 
 def _intervals(plan: Plan) -> Iterator[Finding]:

@@ -102,7 +102,7 @@ def estimate_time(step: Step, machine: Machine, documents: Documents, schedule: 
         total=start + train + evaluate + export,
         tokens_per_second=_range([per_update / one.high, per_update / one.likely, per_update / one.low]),
         step_seconds=one,
-        efficiency=share,
+        efficiency=_range([min(1.0, value) for value in (share.low, share.likely, share.high)]),
         basis=_basis(step, load, took[1], machine.device, schedule),
     )
 
@@ -223,7 +223,7 @@ def calibrated(estimate: TimeEstimate, measured: float, *, done: float = 0.0) ->
             "total": start + train + evaluate + estimate.export,
             "tokens_per_second": _range([measured / low, measured / likely, measured / high]),
             "step_seconds": scaled(estimate.step_seconds.likely * factor),
-            "efficiency": _range([share / low, share / likely, share / high]),
+            "efficiency": _range([min(1.0, share / part) for part in _PROBED]),
             "basis": f"measured: {measured:,.0f} tokens/s",
         }
     )

@@ -10,8 +10,9 @@ from pydantic_core import PydanticCustomError
 
 from .section import Section
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([smhd]?)", re.ASCII)
+_SECONDS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
+_NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
+_DURATION = re.compile(" ?".join(f"(?:(?P<{unit}>{_NUMBER}) ?{unit})?" for unit in _SECONDS), re.ASCII)
 _AMOUNT = re.compile(
     r"(?:US)?\$ ?(?P<before>\d{1,12}(?:\.\d+)?)|(?P<after>\d{1,12}(?:\.\d+)?)(?: ?(?:USD|\$))?",
     re.ASCII | re.IGNORECASE,
@@ -19,13 +20,14 @@ _AMOUNT = re.compile(
 
 
 def _as_seconds(value: Any) -> Any:
-    """A duration such as 90m or 1.5h, in seconds."""
+    """A duration such as 90m, 1.5h or 1h30m, in seconds."""
     if not isinstance(value, str):
         return value
-    match = _DURATION.fullmatch(value.strip())
-    if match is None:
-        raise PydanticCustomError("duration", "A time is a number with s, m, h or d, such as 90m, 1.5h or 2d")
-    return round(float(match[1]) * _SECONDS[match[2] or "s"])
+    text = value.strip()
+    match = _DURATION.fullmatch(f"{text}s" if re.fullmatch(_NUMBER, text, re.ASCII) else text)
+    if match is None or not text:
+        raise PydanticCustomError("duration", "A time has the units d, h, m and s, such as 90m, 1h30m or 2d")
+    return round(sum(float(number) * _SECONDS[unit] for unit, number in match.groupdict(default="0").items()))
 
 
 def _as_dollars(value: Any) -> Any:
@@ -69,20 +71,34 @@ Amount = Annotated[
 class Launch(Section):
     """Where the run is trained, and what it may take."""
 
-    on: Literal["local", "hf-jobs", "sky"] = "local"
+    on: Literal["local", "hf-jobs", "sky"] = Field(default="local", examples=["hf-jobs"])
     flavor: str | None = Field(
-        default=None, min_length=1, description="Machine: a flavor of Hugging Face Jobs (a10g-large), or of the cloud"
+        default=None,
+        min_length=1,
+        description="Machine: a flavor of Hugging Face Jobs (a10g-large), or of the cloud",
+        examples=["a10g-large"],
     )
     timeout: Annotated[
         Annotated[int, Field(ge=1)] | None, BeforeValidator(_as_seconds, json_schema_input_type=int | str | None)
-    ] = Field(default=None, description="Time after which a job is ended: 90m, 4h, 2d, or seconds")
-    budget: Amount | None = Field(default=None, description="Most that the run may cost, in US dollars: 20 USD")
-    processes: int = Field(default=1, ge=1, description="Processes that train together, one per device")
+    ] = Field(
+        default=None,
+        description="Time after which a job is ended: 90m, 1h30m, 2d, or seconds; a run here is warned of",
+        examples=["90m"],
+    )
+    budget: Amount | None = Field(
+        default=None, description="Most that the run may cost, in US dollars: 20 USD", examples=["20 USD"]
+    )
+    processes: int = Field(default=1, ge=1, description="Processes that train together, one per device", examples=[2])
     namespace: str | None = Field(
-        default=None, min_length=1, description="User or organisation that a job runs under and that pays for it"
+        default=None,
+        min_length=1,
+        description="User or organisation that a job runs under and that pays for it",
+        examples=["my-organisation"],
     )
     secrets: Annotated[list[SecretName], BeforeValidator(_as_names, json_schema_input_type=str | list[str])] = Field(
-        default=[], description="Names of secrets that the job gets, such as HF_TOKEN; their values stay here"
+        default=[],
+        description="Names of secrets that the job gets, such as HF_TOKEN; their values stay here",
+        examples=["HF_TOKEN"],
     )
 
 
@@ -90,6 +106,8 @@ class Hub(Section):
     """Where the result is pushed to."""
 
     repo: Repository | None = Field(
-        default=None, description="Repository of the model, OWNER/NAME; without it nothing is pushed"
+        default=None,
+        description="Repository of the model, OWNER/NAME; without it nothing is pushed",
+        examples=["me/my-model"],
     )
     private: bool = Field(default=True, description="Whether the repository is private")

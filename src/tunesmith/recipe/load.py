@@ -195,8 +195,17 @@ def _explain(error: ValidationError, where: str, lines: dict[str, int]) -> Usage
     return UsageError(
         f"{place}: {key} can't be {shown}.",
         why=f"{first['msg']}.",
-        fix="`tunesmith schema` shows what each key takes.",
+        fix=_example(path) or "`tunesmith schema` shows what each key takes.",
     )
+
+
+def _example(path: list[str]) -> str:
+    """A value that a key takes, as the recipe spells it; empty where its field has no example."""
+    field = _section(path[:-1]).model_fields.get(path[-1])
+    if field is None or not field.examples:
+        return ""
+    opened, closed = "".join(f"{section}: {{" for section in path[:-1]), "}" * len(path[:-1])
+    return f"Write, for example, `{opened}{path[-1]}: {field.examples[0]}{closed}`."
 
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:

@@ -80,7 +80,7 @@ def _relative(path: str, folder: Path) -> str:
 
 
 def _scalar(value: str) -> str:
-    return _flow(value).removesuffix("...").strip()
+    return _flow(value).removesuffix("...").strip(" \n")
 
 
 def _flow(value: str | Mapping[str, Wanted]) -> str:
@@ -95,4 +95,4 @@ def _flow(value: str | Mapping[str, Wanted]) -> str:
         default_style=style,
         allow_unicode=not breaks,
         width=1 << 20,
-    ).strip()
+    ).strip(" \n")  # only what YAML takes for space: a name may end with another one

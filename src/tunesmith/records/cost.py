@@ -63,12 +63,14 @@ class MachineOption(Part):
     devices: int
     memory: int = Field(description="Bytes of one device")
     adapter: str = Field(description="none (full), lora or qlora")
-    fits: bool
+    fits: bool = Field(description="Whether the step fits in the devices' memory")
     peak: int = Field(description="Bytes at the peak of the step with these rows, context included")
     rows: int = Field(description="Largest micro-batch that fits; 1 when none does")
     dtype: str = Field(default="bfloat16", description="Dtype of the weights as loaded")
     checkpointing: str
+    sharding: str = Field(default="none", description="How devices share the work: none, ddp or fsdp")
     tokens_per_second: Range | None = None
     hours: Range | None = None
     dollars: Range | None = Field(default=None, description="None for machines without a price")
     note: str = ""
+    lacks: str = Field(default="", description="What of the machine doesn't take the export: main memory or disk")

@@ -14,20 +14,28 @@ class Phase(Part):
 
     name: str
     bytes: int
+    parts: dict[str, int] = Field(
+        default={}, description="What these are, by the parts of an estimate; empty if unknown"
+    )
 
 
 class MemoryEstimate(Part):
-    """Memory of one device in bytes: what is always there, what comes on top, and the peak over the step's phases."""
+    """Memory of one device in bytes: its parts at the peak, which add up to `allocated`, and the phases of the step."""
 
     weights: int
     gradients: int
     optimizer: int
     state: int = Field(description="Sum of the three")
-    activations: int = Field(default=0, description="What the forward pass keeps for the backward pass")
-    loss: int = Field(default=0, description="Most that the output head and the loss need at a time")
+    activations: int = Field(
+        default=0, description="What the forward pass keeps for the backward pass, and the block at work"
+    )
+    loss: int = Field(default=0, description="Output head and loss, the gradient of the head among them")
     reference: int = Field(default=0, description="Weights of the reference model")
     cache: int = Field(default=0, description="Keys and values of a generation")
-    buffers: int = Field(default=0, description="What several devices exchange: buckets, gathered layers")
+    buffers: int = Field(
+        default=0,
+        description="Casts of weights, what several devices exchange, the update's temporaries; faked: all other",
+    )
     phases: list[Phase] = Field(default=[], description="Bytes allocated at the most in each phase, in order")
     allocated: int = Field(default=0, description="Peak of what tensors hold: the largest phase; 0 where not estimated")
     reserved: int = Field(default=0, description="Peak of what the allocator takes from the device")

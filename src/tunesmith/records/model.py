@@ -72,6 +72,7 @@ class ModelFacts(Part):
     quantised: str = Field(default="", description="How the stored weights are quantised (gptq, awq, ...), if they are")
     vision: bool = Field(default=False, description="Takes images as well as text")
     has_template: bool
+    other_task: str = Field(default="", description="What it is, where it isn't a causal language model")
     stop_ids: list[int] = Field(default=[], description="Tokens at which generation stops, by generation_config.json")
     kind: ModelKind = Field(default="unknown", description="What the model was trained for, by its family's naming")
     gated: bool | None = Field(default=None, description="Whether terms must be accepted on the Hub; None: not known")

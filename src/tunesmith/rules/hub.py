@@ -125,7 +125,7 @@ RULES = [
         "Timeout below the estimated time",
         "error",
         "The run may take {high} (likely {likely}), and {limit}.",
-        "At its timeout a job is killed; what isn't pushed by then is lost, and has been paid for.",
+        "A job is killed at its timeout: what isn't pushed by then is lost, and paid for. A run here goes on (R008).",
         "Set `launch: {{timeout: {advice}}}`, the longest estimate and 30% more.",
         "Jobs documentation: 30 minutes by default",
     ),

@@ -59,11 +59,11 @@ RULES = [
     ),
     Rule(
         "P041",
-        "Not a causal language model to Transformers",
+        "Not a causal language model",
         "error",
-        "AutoModelForCausalLM can't load {model}: {model_type} is a class for images and text.",
-        "The run would end when the model is loaded.",
-        "Take a text model of the family.",
+        "{model} ({model_type}) isn't a causal language model to Transformers: it is {what}.",
+        "AutoModelForCausalLM refuses it, or gives it a head that was never trained.",
+        "Take a model that writes text from left to right: its config.json names a class ending in ForCausalLM.",
         "Transformers 5.23: MODEL_FOR_CAUSAL_LM_MAPPING",
     ),
     Rule(

@@ -59,11 +59,11 @@ RULES = [
     ),
     Rule(
         "R007",
-        "Memory differs from the plan",
+        "More memory than planned",
         "warning",
-        "The first steps took {actual:.1f} GB, {difference:+.0%} from the {planned:.1f} GB planned, give or take "
-        "{error:.0%}.",
-        "Longer rows may come; a plan that is off by more than its error can't say whether they fit.",
+        "The first steps took {actual:.1f} GB, {difference:.0%} more than the {planned:.1f} GB planned for the longest "
+        "row, give or take {error:.0%}.",
+        "Longer rows may come: a plan that is too low by more than its error can't say whether they fit.",
         "Plan again with --exact, and please report the model and the recipe if it stays.",
         "max_memory_allocated after the first steps, against the plan's estimate",
     ),

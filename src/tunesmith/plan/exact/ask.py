@@ -65,14 +65,11 @@ def exact_peak(step: Step, config_folder: Path) -> MemoryEstimate:
         EnvironmentLacksError: the libraries' code for this model can't run without data.
     """
     peak, closed = measure_exact(Request.of(step), config_folder), estimate(step)
+    parts = _parts(peak, accumulates=step.accumulate)
     return closed.model_copy(
         update={
-            "weights": peak.weights - peak.reference_weights,
-            "reference": peak.reference_weights,
-            "gradients": peak.gradients,
-            "optimizer": peak.optimizer,
-            "state": peak.weights - peak.reference_weights + peak.gradients + peak.optimizer,
-            "activations": peak.activations,
+            **parts,
+            "state": sum(parts[part] for part in ("weights", "gradients", "optimizer")),
             "phases": [Phase(name=name, bytes=size) for name, size in peak.phases.items()],
             "allocated": peak.allocated,
             "reserved": round(peak.allocated * closed.reserved / closed.allocated),
@@ -80,6 +77,21 @@ def exact_peak(step: Step, config_folder: Path) -> MemoryEstimate:
             "tier": "fake step",
         }
     )
+
+
+def _parts(peak: ExactPeak, *, accumulates: bool) -> dict[str, int]:
+    """The peak by parts; what else lives in its phase isn't told apart."""
+    phase = max(peak.phases, key=lambda name: peak.phases[name])
+    parts = {
+        "weights": peak.weights - peak.reference_weights,
+        "reference": peak.reference_weights,
+        "optimizer": peak.optimizer,
+    }
+    left = peak.allocated - sum(parts.values())
+    gradients = min(left, peak.gradients) if accumulates or phase != "forward" else 0
+    activations = min(left - gradients, peak.activations) if phase in ("forward", "backward") else 0
+    rest = left - gradients - activations
+    return parts | {"gradients": gradients, "activations": activations, "loss": 0, "cache": 0, "buffers": rest}
 
 
 def measure_exact(request: Request, config_folder: Path) -> ExactPeak:
