@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _HEAD: Final = 1000  # rows by which questions are foreseen
 
 _THREADS: Final = 2  # that ask duckdb, which takes a segment in one thread
-_AHEAD: Final = 3  # segments held in memory
+_AHEAD: Final = 2  # segments held in memory
 
 
 class LineStructure:

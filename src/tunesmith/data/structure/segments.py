@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 _BATCH: Final = 1 << 20  # bytes of a record batch, the unit of duckdb's threads
-_SEGMENT: Final = 16  # batches that one query looks at
+_SEGMENT: Final = 24  # batches that one query looks at
 _CACHED: Final = 1 << 16  # bytes of arrays that stay in the processor's cache
 _FILE_BITS: Final = 40  # a place's index is the file's number above these bits, and the line's in them
 _ASCII_ESCAPE: Final = re.compile(rb"\\u00[0-7]")
