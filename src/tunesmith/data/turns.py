@@ -54,15 +54,6 @@ def _is_turn(turn: Any) -> bool:
     return "from" in turn and "value" in turn
 
 
-def is_exchanges(value: Any) -> bool:
-    """Whether `value` is a non-empty list of turns as XTuner has them, each a question with its answer."""
-    return isinstance(value, list) and bool(value) and all(map(_is_exchange, value))
-
-
-def _is_exchange(turn: Any) -> bool:
-    return isinstance(turn, dict) and exchange_keys(turn.keys()) is not None
-
-
 def exchange_keys(keys: Iterable[str]) -> tuple[str, str] | None:
     """The keys of question and answer in a turn that holds both, and nothing else but a system message."""
     found = set(keys) - {"system"}

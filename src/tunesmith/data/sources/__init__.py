@@ -190,7 +190,7 @@ class Opened:
             prefix = self._prefix(content)
             count = 0
             rows = opener.rows(itertools.islice(content.rows(reader), wanted))
-            for count, numbered in enumerate(rows, 1):  # noqa: B007
+            for count, numbered in enumerate(rows, 1):  # noqa: B007 - the last count is used after the loop
                 yield numbered._replace(place=f"{prefix}{numbered.place}") if prefix else numbered
             counts.append(count)
             findings += _noted(reader, opener, content.name)
