@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # One thread a test process: two on shared cores run several times slower.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: demo test check format lint types layers test-fast docs bench clean
+.PHONY: demo test check format lint types layers test-fast docs bench bench-methods clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tunesmith demo
@@ -48,6 +48,13 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.plan
 	$(BIN)/python -m benchmarks.memory_exact
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.train_cpu
+	$(BIN)/python -m benchmarks.kills
+	$(BIN)/python -m benchmarks.methods
+
+# Every method, in full and with LoRA, on the built-in model: writes the table of docs/methods.md.
+bench-methods: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.methods
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -102,9 +102,10 @@ def benchmarks_page() -> str:
 
 
 def _told(result: dict[str, Any]) -> str:
-    """A contest's table; errors of an estimate are told in its own page."""
+    """A contest's table; other results are told in a page of their own."""
     if "ratio_to_ours" not in result:
-        return f"Results: `benchmarks/results/{result['name']}.json`, told in [memory.md](memory.md)."
+        page = result.get("page", "memory.md")
+        return f"Results: `benchmarks/results/{result['name']}.json`, told in [{page}]({page})."
     return f"### {result['name']}\n\n{benchmark_result(result)}"
 
 

@@ -15,7 +15,9 @@ from tunesmith.plan.hardware import local_hardware
 from tunesmith.plan.machines import machine_here
 from tunesmith.plan.versions import installed_versions
 
+from .checks import CHECKS, can_check
 from .configurations import chosen, predict
+from .race import chosen_races
 from .results import Results, table
 from .session import go_on, head, in_a_process
 
@@ -48,6 +50,9 @@ def main() -> None:
         results = Results(folder / "gpu.json", where)
     except ValueError as error:
         raise SystemExit(str(error)) from None
+    checks = [name for name in CHECKS if can_check(name)]
+    races = list(chosen_races(tiny=asked.tiny, four_bits=four_bits))
+    results.ask(checks[:1] if asked.tiny else checks, races)
     for configuration in chosen(tiny=asked.tiny, four_bits=four_bits):
         results.expect(configuration, predict(configuration, machine))
     whole = go_on(results, began + 60 * asked.minutes, tiny=asked.tiny, run=in_a_process, say=_say)
@@ -57,7 +62,7 @@ def main() -> None:
 
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=18.0, help="that this call may take")
+    parser.add_argument("--minutes", type=float, default=9.0, help="that this call may take")
     parser.add_argument("--tiny", action="store_true", help="try the script on the CPU with tiny shapes")
     parser.add_argument("--output", type=Path, help="folder of gpu.json")
     return parser.parse_args()

@@ -19,6 +19,7 @@ from tunesmith.plan.memory.step import Dtype
 from tunesmith.plan.time import Schedule, estimate_time
 from tunesmith.records import ModelFacts
 
+Adapter = Literal["none", "lora", "qlora"]
 OPTIMIZER = "adamw_torch_fused"
 RANK = 16
 SMALL, MIDDLE, LARGE = "Qwen/Qwen3-0.6B", "Qwen/Qwen3-1.7B", "Qwen/Qwen3-8B"
@@ -43,7 +44,7 @@ class Configuration:
     """
 
     model: str
-    adapter: Literal["none", "lora", "qlora"]
+    adapter: Adapter
     rows: int
     length: int
     dtype: Dtype = "bfloat16"
@@ -76,7 +77,7 @@ class Configuration:
     def step(self) -> Step:
         """The step as the plan sees it."""
         return Step(
-            model=self._facts(),
+            model=facts_of(self.model, tiny=self.tiny),
             adapter=self.adapter,
             rank=RANK,
             dtype=self.dtype,
@@ -88,10 +89,12 @@ class Configuration:
             checkpointing=self.checkpointing,
         )
 
-    def _facts(self) -> ModelFacts:
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "config.json").write_text(json.dumps(self.config()), encoding="utf-8")
-            return model_facts(Source(self.model, folder, Path(folder)), planning=True)
+
+def facts_of(model: str, *, tiny: bool) -> ModelFacts:
+    """What the plan knows of a model of the table, or of a tiny one of its architecture."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(shape(model, tiny=tiny)), encoding="utf-8")
+        return model_facts(Source(model, folder, Path(folder)), planning=True)
 
 
 def shape(model: str, *, tiny: bool) -> dict[str, Any]:
@@ -121,7 +124,6 @@ _CHOSEN = (
 _TRIED = (
     Configuration(SMALL, "none", 2, 64, tiny=True),
     Configuration(LARGE, "lora", 4, 48, checkpointing="full", padded=True, tiny=True),
-    Configuration(MIDDLE, "qlora", 2, 48, tiny=True),
 )
 
 

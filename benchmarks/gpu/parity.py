@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
+
+from tunesmith.train.attention import register
 
 _LENGTHS = (96, 17, 160, 9, 64)
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
@@ -33,7 +36,7 @@ def _cases(config: dict[str, Any], device: str, dtype: torch.dtype) -> list[dict
     model.eval()
     rows = [torch.randint(config["vocab_size"], (length,), device=device) for length in _LENGTHS]
     expected, cases = None, []
-    for attention in ("eager", "sdpa"):
+    for attention in _attentions(dtype, device):
         model.set_attn_implementation(attention)
         ways = _ways(model, rows)
         expected = ways["alone"] if expected is None else expected
@@ -50,6 +53,13 @@ def _cases(config: dict[str, Any], device: str, dtype: torch.dtype) -> list[dict
                 }
             )
     return cases
+
+
+def _attentions(dtype: torch.dtype, device: str) -> list[str]:
+    """Eager first, which the others are held against; flash kernels compute in 16 bits."""
+    flash = device == "cpu" or dtype != torch.float32
+    installed = ["flash_attention_2"] if device == "cuda" and importlib.util.find_spec("flash_attn") else []
+    return ["eager", "sdpa", *([register(), *installed] if flash else [])]
 
 
 def _ways(model: Any, rows: list[Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 from tunesmith.files import write_atomic
 
 from .configurations import Configuration
+from .race import Race
 
 Row = dict[str, Any]
 DONE = ("measured", "out of memory")
@@ -35,6 +36,8 @@ class Results:
         """
         self._path = path
         self.rows: list[Row] = []
+        self.checks: list[Row] = []
+        self.races: list[Row] = []
         self.parity: dict[str, Any] | None = None
         self._head = head
         if path.exists():
@@ -43,11 +46,27 @@ class Results:
             if other:
                 raise ValueError(f"{path} was measured with other {', '.join(other)}: remove it, or give --output DIR.")
             self.rows, self.parity = earlier["rows"], earlier["parity"]
+            self.checks, self.races = earlier["checks"], earlier["races"]
 
     @property
     def content(self) -> dict[str, Any]:
         """What is written."""
-        return self._head | {"parity": self.parity, "rows": self.rows}
+        return self._head | {
+            "parity": self.parity,
+            "checks": self.checks,
+            "races": self.races,
+            "rows": self.rows,
+        }
+
+    def ask(self, checks: list[str], races: list[Race]) -> None:
+        """Rows for checks and races that the file doesn't have yet."""
+        for name in checks:
+            if name not in [row["name"] for row in self.checks]:
+                self.checks.append({"name": name, "measured": None, "status": "waiting"})
+        for race in races:
+            asked = dataclasses.asdict(race)
+            if asked not in [row["configuration"] for row in self.races]:
+                self.races.append({"configuration": asked, "name": race.name, "measured": None, "status": "waiting"})
 
     def expect(self, configuration: Configuration, predicted: dict[str, Any]) -> Row:
         """The configuration's row. A prediction stands once its step was run; until then it is the present code's."""
@@ -72,7 +91,39 @@ def _waiting(row: Row, predicted: dict[str, Any]) -> Row:
 
 def table(content: dict[str, Any]) -> str:
     """Predicted against measured in words, with the errors of the predictions where they can be compared."""
-    return "\n".join([*_parity(content["parity"]), "", *_rows(content), "", *_summary(content)])
+    parts = (_parity(content["parity"]), _checks(content), _races(content), _rows(content), _summary(content))
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
+def _checks(content: dict[str, Any]) -> Iterator[str]:
+    yield "Checks:"
+    for row in content["checks"]:
+        found = row["measured"]
+        verdict = row["status"] if found is None else "holds" if found["holds"] else "DOES NOT HOLD"
+        yield f"  {row['name']:<32} {verdict}{': ' + found['seen'] if found else ''}"
+
+
+def _races(content: dict[str, Any]) -> Iterator[str]:
+    yield f"Races:{'':<26}{'tokens/s':>12}{'of ours':>10}{'MFU':>8}   both turns"
+    for row in content["races"]:
+        yield f"{row['name']}" + ("" if row["measured"] else f"    {row['status']}")
+        if row["measured"]:
+            yield from _contestants(row["measured"], content["comparable"])
+
+
+def _contestants(found: dict[str, Any], comparable: bool) -> Iterator[str]:
+    ours = found["contestants"]["tunesmith"].get("tokens_per_second")
+    for name, one in found["contestants"].items():
+        if one["status"] != "measured":
+            yield f"  {name:<30}{one['status']:>12}"
+            continue
+        pace = one["tokens_per_second"]
+        ratio = f"{pace / ours:>10.2f}" if ours else f"{'-':>10}"
+        share = f"{one['mfu']:>8.1%}" if comparable else f"{'-':>8}"
+        turns = ", ".join(f"{turn:,.0f}" for turn in one["turns"])
+        yield f"  {name:<30}{pace:>12,.0f}{ratio}{share}   {turns}{'' if one['trains'] else '  DID NOT TRAIN'}"
+    if not found["equal"]:
+        yield f"  NOT THE SAME LOSS on the fixed batch: they differ by {found['fixed_spread']:.1%}"
 
 
 def _parity(parity: dict[str, Any] | None) -> Iterator[str]:

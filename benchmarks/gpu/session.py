@@ -16,8 +16,8 @@ from .results import DONE, Results, Row
 
 Job = dict[str, Any]
 Runner = Callable[[Job, float], dict[str, Any]]
-LIMIT = 180.0
-"""Seconds that a job may take; an 8B model is built, quantised and run in well under that."""
+LIMIT, RACE_LIMIT = 180.0, 330.0
+"""Seconds that a job may take; an 8B model is built, quantised and run in well under that. A race has ten runs."""
 LEAST = 45.0
 """Seconds under which none is started: importing and building alone may take as long on a cold disk."""
 # What is reserved depends on them: it is measured as the allocator is by default.
@@ -26,7 +26,9 @@ _SET = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARA
 
 
 def go_on(results: Results, deadline: float, *, tiny: bool, run: Runner, say: Callable[[str], None]) -> bool:
-    """Do what isn't done; what never ran comes before what failed. Returns whether all was tried in this call.
+    """Do what isn't done: checks, races, memory. Of each, what never ran comes before what failed.
+
+    Returns whether all was tried in this call.
 
     Args:
         results: Has a row with its prediction for each configuration.
@@ -43,14 +45,19 @@ def go_on(results: Results, deadline: float, *, tiny: bool, run: Runner, say: Ca
         results.parity = run({"parity": SMALL, "tiny": tiny}, min(LIMIT, left))
         results.write()
         say(f"attention: {results.parity['status']}")
-    waiting = [row for row in results.rows if row["status"] not in DONE]
-    for row in sorted(waiting, key=lambda row: row["status"] != "waiting"):
-        left = deadline - time.monotonic()
-        if left < LEAST:
-            return False
-        _measure(row, run({"train": row["configuration"]}, min(LIMIT, left)))
-        results.write()
-        say(f"{row['name']}: {row['status']}")
+    for rows, job, limit in (
+        (results.checks, lambda row: {"check": row["name"], "tiny": tiny}, LIMIT),
+        (results.races, lambda row: {"race": row["configuration"]}, RACE_LIMIT),
+        (results.rows, lambda row: {"train": row["configuration"]}, LIMIT),
+    ):
+        waiting = [row for row in rows if row["status"] not in DONE]
+        for row in sorted(waiting, key=lambda row: row["status"] != "waiting"):
+            left = deadline - time.monotonic()
+            if left < LEAST:
+                return False
+            _measure(row, run(job(row), min(limit, left)))
+            results.write()
+            say(f"{row['name']}: {row['status']}")
     return True
 
 

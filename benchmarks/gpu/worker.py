@@ -11,26 +11,21 @@ import math
 import statistics
 import sys
 import tempfile
-import time
 import traceback
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunesmith.models.load import load_tokenizer
 from tunesmith.models.source import locate
 from tunesmith.train.result import peak_memory, reserved_memory
 
+from .checks import check
+from .clock import Clock
 from .configurations import OPTIMIZER, RANK, Configuration, shape
 from .parity import parity
+from .race import Race, race
 
 _SEED = 0
 _WARM, _TIMED = 3, 8
@@ -59,6 +54,10 @@ def _do(job: dict[str, Any]) -> dict[str, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if "parity" in job:
         return parity(shape(job["parity"], tiny=job["tiny"]), device)
+    if "check" in job:
+        return check(job["check"], device, tiny=job["tiny"])
+    if "race" in job:
+        return race(Race(**job["race"]), device)
     return train(Configuration(**job["train"]), device)
 
 
@@ -71,7 +70,7 @@ def train(configuration: Configuration, device: str) -> dict[str, Any]:
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    clock = _Clock()
+    clock = Clock(warm=_WARM)
     with tempfile.TemporaryDirectory() as folder:
         trainer = SFTTrainer(
             model=model,
@@ -84,7 +83,7 @@ def train(configuration: Configuration, device: str) -> dict[str, Any]:
         trainer.train()
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     losses, norms = [[entry[name] for entry in logged] for name in ("loss", "grad_norm")]
-    pace = statistics.median(clock.seconds[_WARM:])
+    pace = statistics.median(clock.timed)
     return {
         "allocated": peak_memory(),
         "reserved": reserved_memory(),
@@ -104,8 +103,11 @@ def _model(configuration: Configuration, device: str) -> Any:
     four_bits = configuration.adapter == "qlora"
     with torch.device("cpu" if four_bits and _crowded(configuration) else device):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    if not four_bits:
-        return model
+    return in_four_bits(model, config, dtype, device) if four_bits else model
+
+
+def in_four_bits(model: Any, config: Any, dtype: torch.dtype, device: str) -> Any:
+    """A model's weights in NF4, on the device, computing in `dtype`."""
     from transformers import BitsAndBytesConfig
 
     nf4 = BitsAndBytesConfig(
@@ -174,28 +176,6 @@ def _context(device: str) -> int | None:
         return None
     free, total = torch.cuda.mem_get_info()
     return int(total - free - torch.cuda.memory_reserved())
-
-
-class _Clock(TrainerCallback):
-    """Seconds of each step, the device's work included."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self._last = 0.0
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Start."""
-        self._last = time.perf_counter()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Take the time, once the device has done what it was given."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        self.seconds.append(now - self._last)
-        self._last = now
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
+from .models.generate import greedy, pad_id, stop_ids
 from .models.load import load_base, load_tokenizer, load_tuned
 from .records import Plan
 
@@ -47,14 +48,13 @@ class Chat:
 
     def answer(self, text: str, *, max_new_tokens: int) -> str:
         """The greedy answer to `text` in the conversation so far."""
-        import torch
-
         self._turns.append({"role": "user", "content": text})
         inputs: Any = self._tokenizer.apply_chat_template(
             self._turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
-        with torch.inference_mode():
-            ids = self._model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-        answer = str(self._tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+        stops = stop_ids(self._model, self._tokenizer)
+        pad = pad_id(self._tokenizer, stops)
+        ids = greedy(self._model, inputs, max_new_tokens=max_new_tokens, stops=stops, pad=pad)
+        answer = str(self._tokenizer.decode(ids[0], skip_special_tokens=True))
         self._turns.append({"role": "assistant", "content": answer})
         return answer

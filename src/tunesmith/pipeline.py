@@ -31,6 +31,7 @@ from .plan.make import make
 from .progress import Progress, silent
 from .recipe import Recipe
 from .recipe.schema import Evaluation, Export, Mapping, Method
+from .recipe.watch import Watch
 from .records import (
     RUN_LOCK,
     Cluster,
@@ -99,9 +100,9 @@ def inspect(
     facts = model_facts(source)
     tokenizer = None
     if audit:
-        from .models.load import load_tokenizer
+        from .models.load import load_planned_tokenizer
 
-        tokenizer = load_tokenizer(source.location, revision=source.revision, chat_template=chat_template)
+        tokenizer = load_planned_tokenizer(facts, chat_template)
     return report_on(
         data,
         method=method,
@@ -109,12 +110,13 @@ def inspect(
         keep=keep,
         bad_rows=bad_rows,
         tokenizer=tokenizer,
-        light=LightTokenizer(source.folder, chat_template),
+        light=LightTokenizer(source.tokenizer_folder, chat_template, model=source.folder),
         model=model,
         training={"max_length": max_length or facts.context or None},
         stop_ids=facts.stop_ids,
         context=facts.context or None,
         quality=quality,
+        images=facts.vision,
         progress=progress,
     )
 
@@ -198,7 +200,7 @@ def _probed(recipe: Recipe, listen: Callable[[Event], None]) -> float:
             fix="Plan without --probe; the run's first steps will say what time is left.",
         )
     few = {"max_steps": _PROBE_STEPS, "eval_strategy": "no", "save_strategy": "no", "report_to": "none"}
-    probe = recipe.model_copy(update={"training": recipe.training | few})
+    probe = recipe.model_copy(update={"training": recipe.training | few, "watch": Watch()})
     with tempfile.TemporaryDirectory() as folder:
         record = train_run(prepare_run(probe, Path(folder) / "probe"), listen)
     assert record.first_steps is not None  # a run of several steps measures them
@@ -231,7 +233,7 @@ def prepare_run(
     refuse_errors(resolved.plan.findings)
     if probe:
         resolved = resolved.at_speed(_probed(recipe, listen))
-    made, rows = resolved.plan, resolved.rows
+    made, rows = resolved.plan, resolved.settled.rows
     folder = _claim(wanted) if folder else _claim_any(wanted)
     write_atomic(folder / "recipe.yaml", yaml.safe_dump(made.recipe, sort_keys=False, allow_unicode=True))
     for name, split in (("train", made.train), ("eval", made.eval), ("test", made.test)):
@@ -305,8 +307,10 @@ def _free_folder(folder: Path) -> Path:
     return folder.resolve()
 
 
-def train_run(folder: Path, listen: Callable[[Event], None] = _nobody) -> RunRecord:
+def train_run(folder: Path, listen: Callable[[Event], None] = _nobody, *, anyway: bool = False) -> RunRecord:
     """Train a prepared run folder in a process of its own, or continue it from its last complete checkpoint.
+
+    `anyway`: continue although rows, settings, files, versions or the machine aren't those of the checkpoint.
 
     Raises:
         UsageError: the run is done, or running already.
@@ -322,7 +326,7 @@ def train_run(folder: Path, listen: Callable[[Event], None] = _nobody) -> RunRec
             why=f"It finished at step {record.step} of {record.steps}.",
             fix=f"Compare it with its base: `tunesmith evaluate {folder}`.",
         )
-    return run_worker(folder, listen)
+    return run_worker(folder, listen, anyway=anyway)
 
 
 def evaluate_run(folder: Path, settings: Evaluation | None = None, *, progress: Progress = silent) -> EvalReport:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import string
-from typing import Any
+from typing import Any, Final
+
+_SHORT: Final = 120
 
 
 def counted(count: int, noun: str) -> str:
     """A count with its noun, which takes an s unless the count is 1."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def lasting(seconds: float) -> str:
+    """A time in words: "40 seconds", "12.5 minutes"; below two minutes in seconds."""
+    return f"{seconds:.0f} seconds" if seconds < _SHORT else f"{seconds / 60:.1f} minutes"
 
 
 class Agreeing(string.Formatter):

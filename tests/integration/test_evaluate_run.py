@@ -7,42 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.learnt import COLOURS, ROWS, learn
 from tests.support.runs import SMALL, make_plan
 from tunesmith.errors import UsageError
-from tunesmith.evaluate import compare, evaluate
+from tunesmith.evaluate import evaluate
+from tunesmith.evaluate.outcome import shortened
 from tunesmith.models.load import load_model, load_tokenizer
 from tunesmith.recipe.schema import Evaluation
 from tunesmith.records import Comparison, EvalReport
-
-COLOURS = ["red", "blue", "green", "black", "white", "grey", "yellow", "brown"]
-ROWS = [
-    {
-        "prompt": [{"role": "user", "content": f"Which colour has number {number}?"}],
-        "completion": [{"role": "assistant", "content": colour}],
-    }
-    for number, colour in enumerate(COLOURS, start=1)
-]
-
-
-def learn(model: Any, tokenizer: Any, rows: list[dict[str, Any]], steps: int) -> None:
-    """Learn the rows by heart: loss on the completions, all rows in each step."""
-    encoded = [
-        tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=True)["input_ids"] for row in rows
-    ]
-    starts = [
-        len(tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"])
-        for row in rows
-    ]
-    longest = max(len(ids) for ids in encoded)
-    ids = torch.tensor([row + [0] * (longest - len(row)) for row in encoded])
-    labels = torch.full_like(ids, -100)
-    for index, (row, start) in enumerate(zip(encoded, starts, strict=True)):
-        labels[index, start : len(row)] = ids[index, start : len(row)]
-    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=5e-3)
-    for _ in range(steps):
-        model(input_ids=ids, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
 
 
 @pytest.fixture(scope="module")
@@ -186,8 +158,8 @@ def test_changed_rows_are_kept_up_to_twenty(tmp_path: Path, whole: Path) -> None
 
 
 def test_texts_of_changed_rows_are_shortened() -> None:
-    assert compare.shortened("x" * 500) == "x" * 500
-    assert compare.shortened("x" * 501) == "x" * 499 + "…"
+    assert shortened("x" * 500) == "x" * 500
+    assert shortened("x" * 501) == "x" * 499 + "…"
 
 
 def test_answers_get_a_quarter_more_room_than_the_longest_expected_one_and_a_little(

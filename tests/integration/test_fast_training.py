@@ -11,12 +11,14 @@ from tests.support.runs import make_plan, write_split
 from tunesmith.data.fast import FastResult
 from tunesmith.demo import task
 from tunesmith.records import Plan
-from tunesmith.train.sft import build_trainer
+from tunesmith.train.job import Job
+from tunesmith.train.methods import build_trainer
 
 pytestmark = pytest.mark.slow
 
 STEPS = 5
 ARGUMENTS = {
+    "seed": 42,
     "max_steps": STEPS,
     "per_device_train_batch_size": 8,
     "learning_rate": 1e-3,
@@ -61,7 +63,7 @@ def plan_of(folder: Path, rows: list[dict[str, Any]], training: dict[str, Any]) 
 
 @pytest.fixture(autouse=True)
 def few_rows_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunesmith.train.sft.WORTH", 0)
+    monkeypatch.setattr("tunesmith.train.methods.sft.WORTH", 0)
 
 
 def trained(
@@ -69,7 +71,7 @@ def trained(
 ) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, FastResult]]:
     """What was logged but for times, the weights at the end, and what the fast path said."""
     told: dict[str, FastResult] = {}
-    trainer = build_trainer(plan, folder, [], fast=fast, report=told.update)
+    trainer = build_trainer(Job(plan, folder, fast=fast, report=told.update))
     trainer.train()
     timeless = [
         {name: value for name, value in entry.items() if "runtime" not in name and "per_second" not in name}
@@ -111,7 +113,7 @@ def test_rows_that_the_fast_path_refuses_are_trained_by_trl(tmp_path: Path) -> N
 
 def test_few_rows_are_prepared_by_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of(tmp_path, PAIRS, {})
-    monkeypatch.setattr("tunesmith.train.sft.WORTH", plan.train.rows + (plan.eval.rows if plan.eval else 0) + 1)
+    monkeypatch.setattr("tunesmith.train.methods.sft.WORTH", plan.train.rows + (plan.eval.rows if plan.eval else 0) + 1)
     logged, _, told = trained(plan, tmp_path, fast=True)
     assert told == {}
     assert sum("loss" in entry for entry in logged) == STEPS

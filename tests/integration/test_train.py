@@ -243,8 +243,8 @@ def test_a_stop_before_the_first_step_is_a_stop(tmp_path: Path, monkeypatch: pyt
     run = prepare(tmp_path)
     real = local._start
 
-    def start_and_interrupt(folder: Path) -> subprocess.Popen[bytes]:
-        process = real(folder)
+    def start_and_interrupt(folder: Path, plan: Plan, *, anyway: bool) -> subprocess.Popen[bytes]:
+        process = real(folder, plan, anyway=anyway)
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
         return process
 
@@ -355,7 +355,7 @@ def test_rows_that_training_would_drop_are_an_error(tmp_path: Path) -> None:
 
 
 def test_learning_nothing_is_said(tmp_path: Path, undisturbed: Path) -> None:
-    run = prepare(tmp_path, learning_rate=1e-12)
+    run = prepare(tmp_path, learning_rate=1e-8)
     assert "R004" in [found.code for found in pipeline.train_run(run).findings]
     assert "R004" not in [found.code for found in RunRecord.load(undisturbed).findings]
 

@@ -262,7 +262,7 @@ def write_records(folder: Path, *, leave_out: tuple[str, ...] = (), **plan: Any)
     values: dict[str, Any] = {
         "train": Split(path="data/train.jsonl", rows=1000, sha256="00" * 32),
         "choices": choices,
-        "lora": {"r": 16},
+        "peft": {"config": "LoraConfig", "arguments": {"r": 16}},
         "steps": 250,
         "tokens_per_step": 2818,
         "epochs": 8.0,

@@ -60,7 +60,7 @@ def make_plan(folder: Path, rows: list[dict[str, Any]], *, base: Path = SMALL, *
         "choices": [],
         "training": {"max_length": 512, "assistant_only_loss": layout == "messages"},
         "model_kwargs": {"dtype": "float32"},
-        "lora": None,
+        "peft": None,
         "trackers": [],
         "parameters": 430_000,
         "parameters_trained": 430_000,

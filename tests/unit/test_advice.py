@@ -17,7 +17,7 @@ from tunesmith.plan.advice import (
     warm_up_for,
 )
 from tunesmith.plan.rates import Kind, usual_epochs, usual_learning_rate
-from tunesmith.recipe.schema import Adapter
+from tunesmith.recipe.adapter import Adapter
 from tunesmith.records import LinearShape
 
 # Llama-3.1-8B's linear layers: 41,943,040 parameters at rank 16.

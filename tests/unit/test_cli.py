@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import tunesmith
+from tests.support.plans import chat_rows, write_rows
 from tunesmith import cli
 from tunesmith.errors import EnvironmentLacksError, StoppedError, TunesmithError, UsageError
 from tunesmith.recipe import Recipe
@@ -71,7 +72,7 @@ OPTIONS = {
         "--write-pipeline",
     ],
     "train": ["--output", "--json"],
-    "resume": ["--json"],
+    "resume": ["--anyway", "--json"],
     "runs list": ["--root", "--json"],
     "runs show": ["--json"],
     "runs stop": ["--json"],
@@ -330,6 +331,11 @@ class TestKeys:
     def test_are_taken_out(self, words: list[str], rest: list[str], keys: dict[str, str]) -> None:
         assert cli._split_overrides(words, cli.TOP_KEYS) == (rest, keys)
 
+    def test_model_and_method_replace_those_of_a_recipe_file(self, tmp_path: Path) -> None:
+        write_rows(Path("rows.jsonl"), chat_rows(40))
+        Path("r.yaml").write_text("{model: builtin:small, method: dpo, data: {train: rows.jsonl}}")
+        assert cli.main(["plan", "r.yaml", "--method", "sft", "--model", "builtin:small"]) == 0
+
     @pytest.mark.parametrize("words", [["r", "--training.max_steps"], ["--training.max_steps", "--all", "r"]])
     def test_need_a_value(self, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["plan", *words]) == 2
@@ -344,7 +350,7 @@ class TestKeys:
         assert why == "`tunesmith inspect` takes no keys of a recipe."
 
     def test_without_a_dot_are_all_that_no_section_and_no_option_holds(self) -> None:
-        sections = {"data", "adapter", "training", "evaluation", "export", "launch", "hub"}
+        sections = {"data", "adapter", "training", "evaluation", "export", "launch", "hub", "guard", "watch", "speed"}
         assert set(Recipe.model_fields) - sections - {"model", "method"} == set(cli.TOP_KEYS)
 
 

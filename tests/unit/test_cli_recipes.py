@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
+from tests.support.methods import METHODS, method_rows
 from tunesmith.cli import main
 from tunesmith.cli.schema import SCHEMAS
 from tunesmith.demo import task
@@ -110,6 +111,13 @@ class TestInspect:
 
 
 class TestInit:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_a_recipe_for_every_method_can_be_planned(self, method: str, capsys: Capture) -> None:
+        write_rows("rows.jsonl", method_rows(method, 96))
+        assert main(["init", "rows.jsonl", "--model", "builtin:small", "--method", method]) == 0
+        assert main(["plan", "recipe.yaml"]) == 0
+        assert load_recipe(Path("recipe.yaml")).method == method
+
     def test_recipe_goes_through_plan(self, recipe: Path, capsys: Capture) -> None:
         assert "40 rows, READY" in recipe.read_text(encoding="utf-8")
         plan = answer(capsys, "plan", "recipe.yaml", schema="plan")
@@ -167,7 +175,7 @@ class TestPlan:
         keys = ["--training.max_steps", "30", "--adapter.kind=none", "--seed", "7", "--training.learning_rate", "1e-3"]
         plan = answer(capsys, "plan", "recipe.yaml", *keys)
         assert plan["steps"] == 30
-        assert plan["lora"] is None
+        assert plan["peft"] is None
         assert plan["training"]["seed"] == 7
         assert plan["training"]["learning_rate"] == 1e-3
         assert plan["training"]["num_train_epochs"] == 3

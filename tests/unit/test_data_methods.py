@@ -1,5 +1,6 @@
 """Rows for every method: preferences, marks, prompts with references, text; filters, mixed files, rejected rows."""
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -72,7 +73,8 @@ def codes(done: Prepared) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("method", ["dpo", "reward", "kto"])
 def test_preferences_have_a_prompt_and_two_answers(row: dict[str, Any], wanted: dict[str, Any], method: str) -> None:
     done = run([row], method)
-    assert (done.rows, done.layout, done.loss_on) == ([wanted], "preference", "completion")
+    assert (done.rows, done.layout) == ([wanted], "preference")
+    assert done.loss_on == ("score" if method == "reward" else "completion")
 
 
 def test_the_split_of_texts_is_that_of_trl() -> None:
@@ -112,6 +114,7 @@ def test_marked_conversations_are_split_before_the_last_answer() -> None:
         ({"prompt": [ASK], "reward_model": {"ground_truth": "7"}}, {"prompt": [ASK], "reference": "7"}),
         ({"prompt": [ASK], "ground_truth": 7}, {"prompt": [ASK], "reference": "7"}),
         ({"prompt": [ASK], "ground_truth": ["x", 7]}, {"prompt": [ASK], "reference": ["x", "7"]}),
+        ({"prompt": [ASK], "reference": {"x": 7}}, {"prompt": [ASK], "reference": '{"x": 7}'}),
         ({"prompt": "a", "completion": "b"}, {"prompt": "a", "reference": "b"}),
         (TALK, {"prompt": [ASK], "reference": "b"}),
         ({"instruction": "a", "output": "b"}, {"prompt": [ASK], "reference": "b"}),
@@ -124,6 +127,27 @@ def test_marked_conversations_are_split_before_the_last_answer() -> None:
 def test_prompts_with_their_references(row: dict[str, Any], wanted: dict[str, Any], method: str) -> None:
     done = run([row], method)
     assert (done.rows, done.layout) == ([wanted], "prompt-only")
+
+
+@pytest.mark.parametrize("name", ["answer", "solution", "target"])
+def test_a_column_that_is_named_reference_is_the_reference(name: str) -> None:
+    done = run([{"prompt": "a", name: "the way to 7", "reference": "7"}], "grpo", columns=True)
+    assert (done.rows, codes(done)) == ([{"prompt": "a", "reference": "7", name: "the way to 7"}], [])
+
+
+def test_rewards_get_every_value_of_every_column_and_none_where_a_row_has_none() -> None:
+    values = [[1, None], [{"a": 1}, {"b": [None]}], {"a": 1}, None, 2.5, "x", []]
+    rows: Rows = [{"prompt": "a", "own": value} for value in values]
+    done = run([{"prompt": "a", "late": datetime.date(2026, 1, 2)}, *rows], "grpo", columns=True)
+    assert done.rows[0] == {"prompt": "a", "own": None, "late": "2026-01-02"}
+    assert done.rows[1:] == [{"prompt": "a", "own": value, "late": None} for value in values]
+    assert run([{"prompt": "b"}], "grpo", columns=True, like=done).rows == [{"prompt": "b", "own": None, "late": None}]
+
+
+@pytest.mark.parametrize("name", ["messages", "chosen", "images", "trainer_state"])
+def test_columns_that_the_trainer_reads_itself_are_no_columns_of_rewards(name: str) -> None:
+    done = run([{"prompt": "a", name: "b"}], "grpo", columns=True)
+    assert (done.rows, done.layout) == ([{"prompt": "a"}], "prompt-only")
 
 
 def test_text_for_continued_pretraining() -> None:

@@ -239,6 +239,18 @@ def test_t001_is_a_warning_when_cutting_explains_it_and_most_rows_have_one() -> 
     assert found(audit_of(rows_without_stop=4, rows_cut=3))["T001"][0] == "error"
     assert found(audit_of(rows_without_stop=50, rows_cut=50))["T001"][0] == "warning"
     assert found(audit_of(rows_without_stop=51, rows_cut=51))["T001"][0] == "error"
+    assert found(audit_of(rows_without_stop=50, rows_cut=50))["T002"][0] == "warning"
+    assert found(audit_of(rows_without_stop=51, rows_cut=51))["T002"][0] == "error"
+
+
+def test_t001_names_the_cut_that_took_the_stops() -> None:
+    cut = audit_of(rows_without_stop=3, rows_cut=3, longest=90)
+    (fix,) = [one.fix for one in audit_findings(cut, "x") if one.code == "T001"]
+    assert fix.startswith("Cutting took it: raise `training: {max_length: 90}`")
+    (fix,) = [one.fix for one in audit_findings(cut, "x", context=64) if one.code == "T001"]
+    assert "The model's context is 64 tokens" in fix
+    (fix,) = [one.fix for one in audit_findings(audit_of(rows_without_stop=4, rows_cut=3), "x") if one.code == "T001"]
+    assert fix.startswith("Use a chat template")
 
 
 def test_t002_rows_cut() -> None:

@@ -5,14 +5,11 @@ from typing import Any
 import pytest
 
 from tunesmith.evaluate import findings
-from tunesmith.records import Comparison, EvalReport
-
-JUDGED: dict[str, Any] = {"layout": "prompt-completion", "asked": ["loss", "exact_match"], "answer_tokens": 5.0}
-NUMBERS = {"base": 0, "tuned": 0}
+from tunesmith.records import Comparison, EvalReport, Finding
 
 
 def comparison(metric: str, base: float, tuned: float, *, significant: bool = True) -> Comparison:
-    better = "higher" if metric == "exact_match" else "lower"
+    better = "lower" if metric.endswith("loss") else "higher"
     values = {"difference": tuned - base, "interval": None, "p_value": None, "test": None, "rows": 100}
     return Comparison.model_validate(
         {"metric": metric, "better": better, "base": base, "tuned": tuned, "significant": significant} | values
@@ -25,68 +22,116 @@ def report(**changes: Any) -> EvalReport:
         "split": "data/test.jsonl",
         "comparisons": [comparison("loss", 2.0, 1.0), comparison("exact_match", 0.1, 0.9)],
         "primary": "exact_match",
-        "stop_rate_base": 0.2,
-        "stop_rate_tuned": 1.0,
-        "max_new_tokens": 20,
         "seconds": 1.0,
     }
     return EvalReport(**(values | changes))
 
 
-def codes(judged: EvalReport, **changes: Any) -> list[str]:
-    return [found.code for found in findings.judge(judged, **(JUDGED | {"not_numbers": NUMBERS} | changes))]
+def codes(found: list[Finding]) -> list[str]:
+    return [one.code for one in found]
 
 
 def test_a_good_report_has_no_findings() -> None:
-    assert codes(report()) == []
+    assert findings.judge(report()) == []
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(5, ["E001"]), (6, ["E002"])])
 def test_rows_below_six_can_tell_nothing(rows: int, expected: list[str]) -> None:
     match = comparison("exact_match", 0.1, 0.3, significant=False)
-    assert codes(report(rows=rows, comparisons=[match])) == expected
+    assert codes(findings.judge(report(rows=rows, comparisons=[match]))) == expected
 
 
 def test_the_verdict_is_on_the_primary_metric() -> None:
     same, worse = comparison("exact_match", 0.5, 0.5, significant=False), comparison("loss", 1.0, 2.0)
-    assert codes(report(comparisons=[worse, same])) == ["E002"]
-    assert codes(report(comparisons=[worse, same], primary="loss")) == ["E003"]
-    assert codes(report(comparisons=[comparison("exact_match", 0.9, 0.1)])) == ["E003"]
-    found = findings.judge(report(comparisons=[worse, same], primary="loss"), **JUDGED, not_numbers=NUMBERS)[0]
+    assert codes(findings.judge(report(comparisons=[worse, same]))) == ["E002"]
+    assert codes(findings.judge(report(comparisons=[worse, same], primary="loss"))) == ["E003"]
+    assert codes(findings.judge(report(comparisons=[comparison("exact_match", 0.9, 0.1)]))) == ["E003"]
+    found = findings.judge(report(comparisons=[worse, same], primary="loss"))[0]
     assert found.what == "loss: tuned is significantly worse than base (1.000 and 2.000)."
+
+
+def test_a_measure_that_rises_while_exact_match_falls_is_told() -> None:
+    up = comparison("reward", 0.5, 0.9)
+    (found,) = findings.judge(report(comparisons=[up, comparison("exact_match", 0.6, 0.2)], primary="reward"))
+    assert (found.code, found.what) == ("E014", "reward rose, but exact match fell from 0.600 to 0.200.")
+    for match in (comparison("exact_match", 0.2, 0.6), comparison("exact_match", 0.3, 0.2, significant=False)):
+        assert findings.judge(report(comparisons=[up, match], primary="reward")) == []
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(0.96, []), (0.94, ["E004"])])
 def test_more_than_one_answer_in_twenty_that_does_not_stop_is_told(rate: float, expected: list[str]) -> None:
-    assert codes(report(stop_rate_tuned=rate)) == expected
-
-
-def test_text_has_nothing_to_match_and_that_is_told_only_when_asked_for() -> None:
-    text = report(comparisons=[comparison("loss", 2.0, 1.0)], primary="loss", stop_rate_tuned=None)
-    assert codes(text, layout="text") == ["E005"]
-    assert codes(text, layout="text", asked=["loss"]) == []
+    assert codes(findings.on_answers(None, 5.0, "test", stop_rate=rate, limit=20)) == expected
 
 
 def test_long_answers_say_little_unless_a_model_gets_them_right() -> None:
-    never = [comparison("loss", 2.0, 1.0), comparison("exact_match", 0.0, 0.04, significant=False)]
-    assert not findings.exact_match_informs(never, 65)
-    assert findings.exact_match_informs(never, 64)
+    never = comparison("exact_match", 0.0, 0.04, significant=False)
+    assert not findings.exact_match_informs([never], 65)
+    assert findings.exact_match_informs([never], 64)
     assert findings.exact_match_informs([comparison("exact_match", 0.05, 0.0)], 65)
     assert findings.exact_match_informs([comparison("exact_match", 0.0, 0.05)], 65)
-    assert codes(report(comparisons=never, primary="loss"), answer_tokens=65) == ["E006"]
-    assert codes(report(comparisons=never[:1], primary="loss"), answer_tokens=65, asked=["loss"]) == []
+    assert codes(findings.on_answers(never, 65, "test", stop_rate=1.0, limit=20)) == ["E006"]
+    assert findings.on_answers(None, 65, "test", stop_rate=1.0, limit=20) == []
 
 
-def test_the_primary_metric_is_exact_match_where_it_informs() -> None:
+def test_the_primary_metric_of_sft_is_exact_match_where_it_informs() -> None:
     never = [comparison("loss", 2.0, 1.0), comparison("exact_match", 0.0, 0.0, significant=False)]
-    assert findings.primary(never, 10) == "exact_match"
-    assert findings.primary(never, 100) == "loss"
-    assert findings.primary(never[:1], 10) == "loss"
-    assert findings.primary(never[1:], 100) == "exact_match"
-    assert findings.primary([], 10) is None
+    assert findings.primary("sft", never, 10) == "exact_match"
+    assert findings.primary("sft", never, 100) == "loss"
+    assert findings.primary("sft", never[:1], 10) == "loss"
+    assert findings.primary("sft", never[1:], 100) == "exact_match"
+    assert findings.primary("sft", [], 10) is None
 
 
-def test_a_loss_that_is_no_number_is_an_error() -> None:
-    judged = findings.judge(report(), **JUDGED, not_numbers={"base": 0, "tuned": 3})
-    assert [(found.code, found.severity) for found in judged] == [("E007", "error")]
-    assert judged[0].what == "The loss of the tuned model is NaN or infinite on 3 of 100 rows."
+@pytest.mark.parametrize(
+    ("method", "metrics", "expected"),
+    [
+        ("clm", ["loss", "perplexity"], "perplexity"),
+        ("clm", ["loss"], "loss"),
+        ("dpo", ["reward_accuracy", "reward_margin", "preference_accuracy", "chosen_loss"], "reward_accuracy"),
+        ("dpo", ["exact_match", "reward_margin"], "reward_margin"),
+        ("kto", ["reward_margin", "desirable_loss"], "reward_margin"),
+        ("reward", ["preference_accuracy", "score_margin"], "preference_accuracy"),
+        ("grpo", ["exact_match", "reward"], "reward"),
+        ("rloo", ["reward"], "reward"),
+    ],
+)
+def test_each_method_is_judged_by_its_own_metric(method: str, metrics: list[str], expected: str) -> None:
+    assert findings.primary(method, [comparison(metric, 0.0, 1.0) for metric in metrics], 5) == expected
+
+
+def test_a_number_that_is_none_is_an_error_of_its_model() -> None:
+    (found,) = findings.broken("loss", "test", [1.0] * 4, [float("nan"), float("inf"), 1.0, float("nan")])
+    assert (found.code, found.severity) == ("E007", "error")
+    assert found.what == "The loss of the tuned model is NaN or infinite on 3 of 4 rows."
+    assert findings.broken("loss", "test", [1.0], [2.0]) == []
+
+
+def test_rows_without_anything_to_measure_are_counted() -> None:
+    (found,) = findings.left_out("test", 1, 9, 512)
+    assert (found.code, found.what) == ("E011", "1 of 9 rows can't be measured within max_length 512.")
+    assert findings.left_out("test", 0, 9, 512) == []
+
+
+SHORTER, LONGER = (3, 9), (9, 3)
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "expected"),
+    [
+        ([False] * 6, [True] * 6, ["E013"]),
+        ([False] * 5, [True] * 6, []),
+        ([False] * 6, [True] * 5, []),
+        ([False] * 6, [True] * 3 + [False] * 3, []),
+        ([False] * 5 + [True], [True] * 6, []),
+        ([False] * 7 + [True], [True] * 6, ["E013"]),
+    ],
+)
+def test_a_model_that_takes_the_longer_answer_is_told(short: list[bool], long: list[bool], expected: list[str]) -> None:
+    gains = [1.0 if right else -1.0 for right in short + long] + [1.0] * 10
+    lengths = [SHORTER] * len(short) + [LONGER] * len(long) + [(4, 4)] * 10
+    assert codes(findings.longer_wins(gains, lengths, "test")) == expected
+
+
+def test_the_shares_of_longer_and_shorter_answers_are_told() -> None:
+    found = findings.longer_wins([-1.0] * 8 + [1.0] * 6, [SHORTER] * 8 + [LONGER] * 6, "test")[0]
+    assert found.what == "Of 8 pairs with a shorter chosen answer the tuned model gets 0% right, of the others 100%."

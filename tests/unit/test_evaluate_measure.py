@@ -1,14 +1,19 @@
 """One model's loss and answers, against the model called row by row."""
 
+import logging
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from transformers import GenerationConfig
 
 from tests.support.runs import SMALL
 from tunesmith.evaluate import measure
-from tunesmith.evaluate.measure import greedy_answers, row_losses, stop_ids
+from tunesmith.evaluate.measure import greedy_answers, row_losses, sequence_scores
 from tunesmith.evaluate.rows import Encoded, Question
+from tunesmith.models.generate import stop_ids
 from tunesmith.models.load import load_model, load_tokenizer
 from tunesmith.progress import silent
 
@@ -100,7 +105,7 @@ def test_answers_in_a_padded_batch_are_those_of_each_question_alone(model: Any, 
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
             if ids[-1] == tokenizer.eos_token_id:
                 break
-        alone.append(tokenizer.decode(ids[len(question.ids) :], skip_special_tokens=True).strip())
+        alone.append(tokenizer.decode(ids[len(question.ids) :], skip_special_tokens=True))
     assert answers(3) == alone
     assert answers(1) == alone
 
@@ -117,7 +122,45 @@ def test_an_answer_ends_at_any_stop_token_and_the_model_s_own_sampling_settings_
     assert again == plain
     model.generation_config.update(eos_token_id=[first])
     stopped = greedy_answers(model, tokenizer, asked, max_new_tokens=4, batch_size=1, label="", progress=silent)[0]
-    assert (stopped.text, stopped.stopped) == ("", True)
+    assert (stopped.text, stopped.stopped, stopped.ids) == ("", True, [first])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+        PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+        LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]),
+    ],
+    ids=["prompt", "prefix", "lora"],
+)
+@pytest.mark.parametrize("bare", [False, True], ids=["tuned", "base"])
+def test_answers_under_an_adapter_are_greedy_and_as_long_as_asked(
+    model: Any, tokenizer: Any, config: Any, bare: bool
+) -> None:
+    asked = questions(tokenizer, [*TEXTS, "Rome"])
+    torch.manual_seed(3)
+    tuned = get_peft_model(model, config).eval()
+    own = GenerationConfig(do_sample=True, temperature=9.0, max_length=20, repetition_penalty=50.0, eos_token_id=2)
+    model.generation_config = own
+
+    def answers(seed: int) -> list[list[int]]:
+        torch.manual_seed(seed)
+        found = greedy_answers(
+            tuned, tokenizer, asked, max_new_tokens=58, batch_size=4, label="answers", progress=silent
+        )
+        return [answer.ids for answer in found]
+
+    with tuned.disable_adapter() if bare else nullcontext():
+        first = answers(0)
+        assert answers(1) == first
+        for question, answer in zip(asked, first, strict=True):
+            ids = torch.tensor([question.ids])
+            for token in answer:
+                assert token == int(tuned(ids, use_cache=False).logits[0, -1].argmax())
+                ids = torch.cat([ids, torch.tensor([[token]])], 1)
+    assert max(map(len, first)) > 20
+    assert model.generation_config is own
 
 
 def test_stop_ids_join_tokenizer_and_model(model: Any, tokenizer: Any) -> None:
@@ -127,3 +170,50 @@ def test_stop_ids_join_tokenizer_and_model(model: Any, tokenizer: Any) -> None:
     assert stop_ids(model, tokenizer) == [2, 9]
     model.generation_config.eos_token_id = None
     assert stop_ids(model, tokenizer) == [2]
+
+
+def test_losses_under_virtual_tokens_are_those_of_the_text(tokenizer: Any) -> None:
+    from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+
+    torch.manual_seed(0)
+    for kind in (PromptTuningConfig, PrefixTuningConfig):
+        tuned = get_peft_model(load_model(SMALL, dtype="float32"), kind(task_type="CAUSAL_LM", num_virtual_tokens=3))
+        tuned.eval()
+        expected = []
+        for row in ROWS:
+            with torch.no_grad():
+                logits = tuned(torch.tensor([row.ids]), attention_mask=torch.ones(1, len(row.ids))).logits[0]
+            log_probs = logits[-len(row.ids) :].log_softmax(-1)
+            expected.append(-sum(float(log_probs[place - 1, row.ids[place]]) for place in row.positions))
+        losses = row_losses(tuned, ROWS, batch_size=4, label="loss", progress=silent)
+        assert losses == pytest.approx(expected, rel=1e-4)
+        with tuned.disable_adapter():
+            bare = row_losses(tuned, ROWS, batch_size=4, label="loss", progress=silent)
+        assert bare == pytest.approx([loss_alone(load_model(SMALL, dtype="float32"), row) for row in ROWS], rel=1e-5)
+        assert bare != pytest.approx(losses, rel=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_scores_do_not_depend_on_the_batch_and_are_those_of_the_last_token(tokenizer: Any, batch_size: int) -> None:
+    torch.manual_seed(0)
+    model = load_model(SMALL, head="score", dtype="float32").eval()
+    seen: list[int] = []
+    scores = sequence_scores(
+        model,
+        [row.ids for row in ROWS],
+        pad=tokenizer.pad_token_id,
+        batch_size=batch_size,
+        label="scores",
+        progress=lambda _label, done, _total: seen.append(done),
+    )
+    with torch.no_grad():
+        last = [model.model(torch.tensor([row.ids])).last_hidden_state[0, -1] for row in ROWS]
+        assert scores == pytest.approx([float(model.score(state)) for state in last], rel=1e-4)
+    assert seen[-1] == len(ROWS)
+
+
+def test_a_kernel_that_nothing_uses_is_not_told_to_be_missing(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    log.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "why")
+    log.warning("something else")
+    assert caplog.messages == ["something else"]

@@ -107,9 +107,43 @@ def test_question_ends_where_the_last_answer_begins(
     assert (question.prompt, tokenizer.decode(question.ids), question.expected) == asked
 
 
-def test_rows_without_an_answer_in_words_ask_nothing(tokenizer: Any) -> None:
+def test_text_asks_nothing_and_an_answer_without_words_is_not_expected(tokenizer: Any) -> None:
     call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "colour", "arguments": {}}}]}
-    assert questions([Row(1, TEXT), Row(2, {"messages": [USER, call]}), Row(3, CHAT)], tokenizer)[0].row == 3
+    (question,) = questions([Row(1, {**TEXT, "prompt": "Paris?"})], tokenizer)
+    assert question.prompt == "Paris?"
+    asked = questions([Row(1, TEXT), Row(2, {"messages": [USER, call]}), Row(3, CHAT)], tokenizer)
+    assert [(one.row, one.expected) for one in asked] == [(2, None), (3, "blue")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"chosen": "red", "rejected": "blue"}, "red"),
+        ({"completion": "red", "label": True}, "red"),
+        ({"completion": "red", "label": False}, None),
+        ({"reference": "red"}, "red"),
+        ({"reference": ["red", "scarlet"]}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("chat", [True, False])
+def test_the_answer_expected_is_the_better_one_where_there_is_one(
+    tokenizer: Any, columns: dict[str, Any], expected: str | None, chat: bool
+) -> None:
+    def told(name: str, value: Any) -> Any:
+        messages = chat and name not in ("reference", "label")
+        return [{"role": "user" if name == "prompt" else "assistant", "content": value}] if messages else value
+
+    row = {name: told(name, value) for name, value in {"prompt": "Which colour?", **columns}.items()}
+    (question,) = questions([Row(1, row)], tokenizer)
+    assert (question.prompt, question.expected) == ("Which colour?", expected)
+
+
+def test_settings_of_the_template_are_handed_on() -> None:
+    tokenizer = load_tokenizer(SMALL)
+    tokenizer.chat_template = "{{ 'think ' if thinking }}{{ messages[0].content }}"
+    (question,) = questions([Row(1, PAIR)], tokenizer, thinking=True)
+    assert tokenizer.decode(question.ids) == "think Which colour?"
 
 
 def test_tools_of_a_row_are_shown_to_the_model() -> None:

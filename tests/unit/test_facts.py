@@ -19,7 +19,7 @@ from tunesmith.models.facts import model_facts
 from tunesmith.models.parts import part_of
 from tunesmith.models.source import locate
 from tunesmith.plan.parameters import trained_parameters
-from tunesmith.recipe.schema import Adapter
+from tunesmith.recipe.adapter import Adapter
 from tunesmith.records import ModelFacts
 
 SIZES = {

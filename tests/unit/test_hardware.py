@@ -94,10 +94,31 @@ def test_a_machine_without_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     found = local_hardware()
-    assert (found.device, found.name, found.count, found.bf16) == ("cpu", "x86_64", 1, False)
+    assert (found.device, found.name, found.count) == ("cpu", "x86_64", 1)
     assert found.memory == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if hasattr(os, "sched_getaffinity"):
         assert found.cores == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("said", "bf16"),
+    [
+        ("model name : Xeon\nflags\t\t: fpu avx512_bf16 sse\nbugs : amx_bf16\n", True),
+        ("flags\t\t: fpu amx_bf16\n", True),
+        ("flags\t\t: fpu avx512f\nbugs : amx_bf16\n", False),
+        ("Features : fp asimd\n", False),
+        (None, False),
+    ],
+)
+def test_processors_that_multiply_in_bf16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None, bf16: bool
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("tunesmith.plan.hardware._CPUINFO", tmp_path / "cpuinfo")
+    if said is not None:
+        (tmp_path / "cpuinfo").write_text(said)
+    assert local_hardware().bf16 is bf16
 
 
 def test_an_apple(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

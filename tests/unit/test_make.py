@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.methods import method_recipe, method_rows
 from tests.support.plans import GPU, chat_rows, codes, make_recipe, write_rows
 from tunesmith import pipeline
 from tunesmith.errors import EnvironmentLacksError, UsageError
 from tunesmith.plan.machines import can_start, find_machine, hardware_of, machines
 from tunesmith.recipe import Recipe, build_recipe
-from tunesmith.records import Plan
+from tunesmith.records import MachineOption, Plan
 
 GB = 10**9
 
@@ -114,25 +115,70 @@ def test_compare_names_every_machine_and_one_to_take() -> None:
     assert pipeline.make_plan(recipe("Qwen/Qwen3-0.6B")).options == []
 
 
-@pytest.mark.parametrize("flavor", ["h200", "a100-large", "l40sx4", "cpu-xl"])
-@pytest.mark.parametrize("training", [{}, {"gradient_checkpointing": True, "per_device_train_batch_size": 2}])
-def test_compare_says_of_a_machine_what_its_plan_says(flavor: str, training: dict[str, Any]) -> None:
-    """Rows of very different length, for which batches are grouped."""
-    rows = [row for n, row in enumerate(chat_rows(240, words=20) + chat_rows(260, words=900)[240:]) if n != 3]
-    data = {"train": write_rows(Path("uneven.jsonl"), rows), "eval": 0.1}
-    launch = {"on": "hf-jobs", "flavor": flavor}
-    planned = build_recipe(
-        {"model": "Qwen/Qwen3-0.6B", "data": data, "launch": launch, "training": training}, folder=Path.cwd()
-    )
-    plan = pipeline.make_plan(planned, compare=True)
-    assert ("train_sampling_strategy" in plan.training) == (plan.training["per_device_train_batch_size"] > 1)
-    option = next(one for one in plan.options if one.machine == flavor and one.adapter == "lora")
+def says_the_same(option: MachineOption, plan: Plan) -> None:
+    """Assert that an option is what the plan of its machine says."""
     assert plan.time is not None
-    assert option.tokens_per_second is not None
-    assert option.tokens_per_second == plan.time.tokens_per_second
+    assert option.fits == ("P006" not in codes(plan))
+    assert option.peak == plan.memory.reserved + plan.memory.context
     assert option.rows == plan.training["per_device_train_batch_size"]
     assert (option.checkpointing != "off") == plan.training["gradient_checkpointing"]
-    assert option.peak == plan.memory.reserved + plan.memory.context
+    assert (option.dtype, option.sharding) == (plan.model_kwargs["dtype"], plan.processes.sharding)
+    assert bool(option.lacks) == bool({"P014", "P015"} & set(codes(plan)))
+    if option.fits:
+        assert option.tokens_per_second == plan.time.tokens_per_second
+        assert option.hours == plan.time.total.times(1 / 3600)
+        assert option.dollars == (plan.cost.total if plan.cost else None)
+
+
+def uneven_rows() -> list[dict[str, Any]]:
+    """Rows of very different length, for which padded batches are grouped."""
+    return chat_rows(240, words=20) + chat_rows(260, words=900)[240:]
+
+
+@pytest.mark.parametrize("flavor", ["h200", "a100-large", "l40sx4", "t4-medium", "cpu-xl"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"training": {"gradient_checkpointing": True, "per_device_train_batch_size": 2}},
+        {"training": {"packing": False, "padding_free": False}, "speed": {"attention": "sdpa"}},
+        {"adapter": {"kind": "none"}},
+        {"adapter": {"kind": "qlora", "r": 64}, "model": "meta-llama/Llama-3.1-8B-Instruct"},
+        {"adapter": {"kind": "ia3"}, "dtype": "float32"},
+        {"method": "dpo"},
+        {"method": "kto", "adapter": {"kind": "none"}},
+        {"method": "grpo"},
+        {"method": "clm"},
+    ],
+    ids=["lora", "as set", "padded", "full", "qlora", "ia3", "dpo", "kto", "grpo", "clm"],
+)
+def test_compare_says_of_a_machine_what_its_plan_says(flavor: str, keys: dict[str, Any], tmp_path: Path) -> None:
+    how = {"model": "Qwen/Qwen3-0.6B", "launch": {"on": "hf-jobs", "flavor": flavor}, **keys}
+    method, kind = how.pop("method", "sft"), how.get("adapter", {}).get("kind", "lora")
+    rows = uneven_rows() if method == "sft" else method_rows(method, 96)
+    plan = pipeline.make_plan(method_recipe(method, tmp_path, rows=rows, **how), compare=True)
+    found = [one for one in plan.options if (one.machine, one.adapter) == (flavor, kind)]
+    if kind != "qlora" or plan.hardware.device == "cuda":
+        says_the_same(found[0], plan)
+
+
+@pytest.mark.parametrize("kind", ["none", "lora", "qlora"])
+def test_compare_here_says_of_every_job_what_its_plan_would_say(kind: str) -> None:
+    data = {"train": write_rows(Path("long.jsonl"), chat_rows(120, words=900)), "eval": 0.1}
+    model = "meta-llama/Llama-3.1-8B-Instruct"
+    here = pipeline.make_plan(build_recipe({"model": model, "data": data}, folder=Path.cwd()), compare=True)
+    packed = set()
+    for option in here.options:
+        if (option.provider, option.adapter) != ("hf-jobs", kind):
+            continue
+        launch: dict[str, Any] = {"on": "hf-jobs", "flavor": option.machine}
+        launch |= {"sharding": "fsdp"} if kind == "lora" and option.sharding == "fsdp" else {}
+        dtype = option.dtype if kind == "none" and "P010" in option.note else "auto"
+        keys = {"model": model, "data": data, "adapter": {"kind": kind}, "launch": launch, "dtype": dtype}
+        plan = pipeline.make_plan(build_recipe(keys, folder=Path.cwd()))
+        says_the_same(option, plan)
+        packed.add(plan.training["packing"])
+    assert packed == {True, False}
 
 
 def test_here_a_run_takes_the_devices_that_it_starts_processes_for(monkeypatch: pytest.MonkeyPatch) -> None:

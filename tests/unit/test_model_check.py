@@ -15,7 +15,7 @@ from tunesmith.models.families import known_models
 from tunesmith.models.lora import adapted_layers, halved_targets, target_names
 from tunesmith.models.source import locate
 from tunesmith.plan.parameters import trained_parameters, unknown_targets
-from tunesmith.recipe.schema import Adapter
+from tunesmith.recipe.adapter import Adapter
 from tunesmith.records import Finding, ModelFacts
 
 LORA, FULL = Adapter(), Adapter(kind="none")

@@ -16,8 +16,9 @@ from rich.console import Console
 
 from tunesmith.cli.data_views import show_audit, show_data
 from tunesmith.cli.output import Output, harmless, one_line, safe
+from tunesmith.cli.views import show_export
 from tunesmith.errors import UsageError
-from tunesmith.records import Column, DataReport, Event, LabelAudit, PreviewRow, Span, Verdict
+from tunesmith.records import Column, DataReport, Event, LabelAudit, Manifest, PreviewRow, Span, Verdict
 from tunesmith.rules import finding
 
 NASTY = "\x1b[31mred\x1b[0m \x9b2J \u202egnp.exe [red]x[/] [/] :smile: \x07\x00\u2066 \\"
@@ -277,3 +278,10 @@ def test_of_thousands_of_columns_the_first_are_shown(capsys: pytest.CaptureFixtu
     assert "and 1,000 more" in out
     show_data(Output(), report("x").model_copy(update={"columns": columns[:50]}))
     assert " more" not in capsys.readouterr().out
+
+
+def test_an_export_of_nothing_says_where_the_adapter_lies(capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = Manifest(artifacts=[], checks=[], verifier=None, passed=True, seconds=0.0, findings=[])
+    show_export(Output(as_json=False), nothing)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown == "Nothing to merge: the result is the adapter in the run's folder model/."

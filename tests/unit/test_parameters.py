@@ -1,9 +1,9 @@
 """What is trained. That PEFT trains as many: test_facts.py."""
 
 from tests.support.runs import small_facts
-from tunesmith.plan.parameters import lora_arguments, trained_parameters, unknown_targets
+from tunesmith.plan.parameters import peft_arguments, quantization_arguments, trained_parameters, unknown_targets
 from tunesmith.plan.rates import usual_learning_rate, usual_learning_rates
-from tunesmith.recipe.schema import Adapter
+from tunesmith.recipe.adapter import Adapter
 from tunesmith.records import LinearShape
 
 MODEL = small_facts().model_copy(
@@ -24,13 +24,21 @@ def test_trained_parameters() -> None:
     assert trained_parameters(MODEL, Adapter(r=4, targets=["up_proj"])) == 0
 
 
+def lora_arguments(adapter: Adapter, method: str = "sft") -> dict[str, object]:
+    made = peft_arguments(adapter, MODEL, method)
+    assert made is not None
+    assert (made.config, made.start) == ("LoraConfig", "")
+    return made.arguments
+
+
 def test_arguments_of_lora() -> None:
+    assert peft_arguments(Adapter(kind="none"), MODEL) is None
     assert lora_arguments(Adapter()) == {
+        "task_type": "CAUSAL_LM",
         "r": 16,
         "lora_alpha": 32,
         "lora_dropout": 0.0,
         "target_modules": "all-linear",
-        "task_type": "CAUSAL_LM",
     }
     assert lora_arguments(Adapter(r=8, alpha=5, dropout=0.1, targets=["q_proj"])) == {
         "r": 8,
@@ -38,6 +46,23 @@ def test_arguments_of_lora() -> None:
         "lora_dropout": 0.1,
         "target_modules": ["q_proj"],
         "task_type": "CAUSAL_LM",
+    }
+    fine = lora_arguments(Adapter(dora=True, rslora=True, init="olora"), "reward")
+    assert {name: fine[name] for name in ("use_dora", "use_rslora", "init_lora_weights")} == {
+        "use_dora": True,
+        "use_rslora": True,
+        "init_lora_weights": "olora",
+    }
+    assert (fine["task_type"], fine["modules_to_save"]) == ("SEQ_CLS", ["score"])
+
+
+def test_arguments_of_a_base_in_4_bits() -> None:
+    assert quantization_arguments(Adapter(), "bfloat16") is None
+    assert quantization_arguments(Adapter(kind="qlora"), "bfloat16") == {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": "bfloat16",
     }
 
 

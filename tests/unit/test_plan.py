@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.plans import CPU, GPU, chat_rows, codes, make_plan, make_recipe, write_rows
+from tests.support.plans import CPU, GPU, chat_rows, make_plan, make_recipe, write_rows
 from tests.support.runs import small_facts
 from tunesmith.files import sha256
 from tunesmith.models.facts import model_facts
@@ -83,20 +83,16 @@ def test_the_recipe_s_values_win(name: str, value: Any) -> None:
     assert plan.training[name] == made.value
 
 
-def test_p004_one_checkpoint_becomes_two() -> None:
-    plan = make_plan(make_recipe(training={"save_total_limit": 1}))
-    assert plan.training["save_total_limit"] == 2
-    assert "P004" in codes(plan)
-    for limit in (2, 3, None):
-        assert "P004" not in codes(make_plan(make_recipe(training={"save_total_limit": limit})))
+def test_two_checkpoints_are_kept_unless_the_recipe_says_otherwise() -> None:
     assert make_plan(make_recipe()).training["save_total_limit"] == 2
+    assert make_plan(make_recipe(training={"save_total_limit": 1})).training["save_total_limit"] == 1
 
 
 def test_choices_on_a_cpu() -> None:
     training = make_plan(make_recipe()).training
     assert (training["use_cpu"], training["bf16"], training["packing"]) == (True, False, False)
     assert (training["per_device_train_batch_size"], training["gradient_accumulation_steps"]) == (16, 1)
-    assert "on this device it is slower" in choice(make_plan(make_recipe()), "packing").reason
+    assert training["padding_free"]
     big = make_plan(make_recipe(), model=BIG).training
     assert (big["per_device_train_batch_size"], big["gradient_accumulation_steps"]) == (1, 16)
 
@@ -110,6 +106,7 @@ def test_all_arguments_of_the_trainer() -> None:
         "per_device_eval_batch_size": 16,
         "gradient_checkpointing": False,
         "packing": False,
+        "padding_free": True,
         "learning_rate": 5e-3,
         "lr_scheduler_type": "cosine",
         "optim": "adamw_torch_fused",
@@ -124,6 +121,7 @@ def test_all_arguments_of_the_trainer() -> None:
         "save_total_limit": 2,
         "eval_strategy": "steps",
         "eval_steps": 9,
+        "eval_on_start": True,
         "report_to": "none",
         "project": "tunesmith",
         "run_name": "r1",
@@ -140,11 +138,11 @@ def test_all_arguments_of_the_trainer() -> None:
 
 def test_choices_on_a_gpu() -> None:
     plan = make_plan(make_recipe(), GPU, BIG)
-    assert (plan.training["use_cpu"], plan.training["bf16"], plan.training["packing"]) == (False, True, False)
-    assert "flash-attn" in choice(plan, "packing").reason
-    assert (plan.training["per_device_train_batch_size"], plan.training["gradient_checkpointing"]) == (16, False)
+    assert (plan.training["use_cpu"], plan.training["bf16"], plan.training["packing"]) == (False, True, True)
+    assert "padding" in choice(plan, "packing").reason
+    assert (plan.training["per_device_train_batch_size"], plan.training["gradient_checkpointing"]) == (8, False)
     tight = make_plan(make_recipe(), GPU.model_copy(update={"memory": 2 << 30}), BIG)
-    assert tight.training["gradient_checkpointing"] or tight.training["per_device_train_batch_size"] < 16
+    assert tight.training["gradient_checkpointing"] or tight.training["per_device_train_batch_size"] < 8
     assert "the largest that fits" in choice(plan, "per_device_train_batch_size").reason
 
 
@@ -176,11 +174,15 @@ def test_the_dtype_of_the_recipe() -> None:
 
 def test_adapter_or_all_weights() -> None:
     lora = make_plan(make_recipe(adapter={"r": 4, "targets": ["q_proj"]}))
-    assert lora.lora is not None
-    assert (lora.lora["r"], lora.lora["lora_alpha"], lora.lora["target_modules"]) == (4, 8, ["q_proj"])
+    assert lora.peft is not None
+    assert (lora.peft.arguments["r"], lora.peft.arguments["lora_alpha"], lora.peft.arguments["target_modules"]) == (
+        4,
+        8,
+        ["q_proj"],
+    )
     assert lora.parameters_trained == 4 * 192 * 3
     full = make_plan(make_recipe(adapter={"kind": "none"}))
-    assert (full.lora, full.parameters_trained) == (None, 446_208)
+    assert (full.peft, full.parameters_trained) == (None, 446_208)
     assert full.training["learning_rate"] == 3e-3
     assert "full fine-tuning" in choice(full, "learning_rate").reason
 
@@ -211,9 +213,11 @@ def test_a_model_that_says_nothing_of_its_context() -> None:
 def test_rows_of_very_different_length_are_grouped() -> None:
     assert "train_sampling_strategy" not in make_plan(make_recipe()).training
     rows = chat_rows(30) + chat_rows(60, words=100)[30:]
-    plan = make_plan(make_recipe(rows + chat_rows(200)[60:]))
+    padded = {"padding_free": False, "per_device_train_batch_size": 16}
+    plan = make_plan(make_recipe(rows + chat_rows(200)[60:], training=padded))
     assert plan.training["train_sampling_strategy"] == "group_by_length"
-    single = make_plan(make_recipe(rows + chat_rows(200)[60:], training={"per_device_train_batch_size": 1}))
+    assert "train_sampling_strategy" not in make_plan(make_recipe(rows + chat_rows(200)[60:])).training
+    single = make_plan(make_recipe(rows + chat_rows(200)[60:], training=padded | {"per_device_train_batch_size": 1}))
     assert "train_sampling_strategy" not in single.training
 
 
@@ -282,7 +286,7 @@ def test_at_least_a_step_for_each_epoch() -> None:
 def test_the_reason_of_the_steps_names_what_they_come_from() -> None:
     training = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3, "num_train_epochs": 2}
     made = choice(make_plan(make_recipe(data={"eval": 0}, training=training)), "model.steps")
-    assert (made.value, made.reason) == (40, "240 rows, 12 per step, 2 epochs")
+    assert (made.value, made.reason) == (40, "240 rows, 20 steps a pass, 2 epochs")
 
 
 def test_seed_and_guards() -> None:

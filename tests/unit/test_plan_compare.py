@@ -2,130 +2,88 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
+from collections.abc import Iterator
 
 from tests.support.options import option, span
-from tests.support.steps import ROWS, llama, make_step
-from tunesmith.plan import compare as comparison
-from tunesmith.plan import sizing
-from tunesmith.plan.compare import cheaper, compare, is_tight, recommend
-from tunesmith.plan.documents import Documents
+from tests.support.steps import ROWS, make_step
+from tunesmith.plan.compare import ADAPTERS, Way, cheaper, compare, is_tight, recommend
 from tunesmith.plan.machines import Machine, find_machine
-from tunesmith.plan.memory import estimate
-from tunesmith.plan.memory.step import Step
 from tunesmith.plan.time import Schedule, estimate_time
+from tunesmith.recipe.adapter import Kind
 from tunesmith.records import MemoryEstimate
-from tunesmith.records.cost import MachineOption, TimeEstimate
 
 GB = 10**9
-SCHEDULE = Schedule(epochs=3, accumulation=16)
 
 
-def flat(step: Step) -> MemoryEstimate:
-    """A peak that grows by the row: 10 GB for an adapter, 30 for all weights in bf16, 60 in fp32, 4 for QLoRA."""
-    static = {"lora": 10, "qlora": 4, "none": 60 if step.dtype == "float32" else 30}[step.adapter]
-    if step.sharding == "fsdp":
-        static //= step.devices
-    per_row = 1 if step.checkpointing == "full" else 5
-    return MemoryEstimate(
-        weights=0, gradients=0, optimizer=0, state=0, reserved=(static + per_row * step.rows) * GB, context=GB
-    )
+def way(machine: Machine, kind: Kind, peak: int, lacks: str = "", **step: object) -> Way:
+    """A way to train that takes so many GB of each device."""
+    memory = MemoryEstimate(
+        weights=0, gradients=0, optimizer=0, state=0, reserved=(peak - 1) * GB, context=GB
+    )  # fmt: skip
+    made = make_step(adapter=kind, **step)
+    return Way(made, memory, estimate_time(made, machine, ROWS, Schedule(epochs=3)), lacks)
 
 
-def options(
-    *names: str,
-    peak: Any = flat,
-    schedule: Schedule = SCHEDULE,
-    documents: Documents = ROWS,
-    given: dict[str, Any] | None = None,
-    **step: Any,
-) -> list[MachineOption]:
-    machines = [find_machine(name) for name in names]
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (comparison, sizing):
-            patch.setattr(module, "estimate", peak)
-        return compare(make_step(**step), documents, schedule, machines, given=given)
-
-
-def by_adapter(name: str, **how: Any) -> dict[str, MachineOption]:
-    return {option.adapter: option for option in options(name, **how)}
-
-
-def test_each_machine_with_each_way() -> None:
-    found = options("l4x1", "a100-large", "rtx-4090")
-    assert [(one.machine, one.adapter) for one in found] == [
-        (name, adapter) for name in ("l4x1", "a100-large", "rtx-4090") for adapter in ("none", "lora", "qlora")
-    ]
+def test_each_machine_with_each_kind() -> None:
+    names = ("l4x1", "a100-large", "rtx-4090")
+    found = compare(map(find_machine, names), lambda machine, kind: [way(machine, kind, 10)])
+    assert [(one.machine, one.adapter) for one in found] == [(name, kind) for name in names for kind in ADAPTERS]
     assert found[0].provider == "hf-jobs"
-    assert all(one.fits == (one.hours is not None) for one in found)
     assert all(one.dollars is None for one in found if one.machine == "rtx-4090")
-
-
-def test_the_largest_batch_that_fits_and_no_larger_than_an_update() -> None:
-    """24 GB take 10 + 1 and 5 or 1 a row; 80 GB all 16 rows of an update, when activations are computed again."""
-    small = by_adapter("l4x1")
-    assert small["lora"].fits
-    assert small["lora"].peak <= small["lora"].memory
-    large = by_adapter("a100-large", schedule=Schedule(accumulation=4))
-    assert large["lora"].rows <= 4
-
-
-def test_what_does_not_fit_says_what_it_would_need() -> None:
-    none = by_adapter("l4x1")["none"]
-    assert (none.fits, none.hours, none.tokens_per_second, none.rows) == (False, None, None, 1)
-    assert none.peak == (30 + 1 + 1) * GB
-
-
-def test_full_fine_tuning_falls_back_to_bf16_and_says_what_that_costs() -> None:
-    fallback = by_adapter("l40sx1")["none"]
-    assert (fallback.fits, fallback.dtype) == (True, "bfloat16")
-    assert "P010" in fallback.note
-    exact = by_adapter("a100-large")["none"]
-    assert (exact.dtype, exact.note) == ("float32", "")
-
-
-def test_several_devices_share_the_weights_of_full_fine_tuning() -> None:
-    four = by_adapter("l40sx4")
-    assert (four["none"].dtype, four["none"].fits) == ("float32", True)
-    assert "FSDP" in four["none"].note
-    assert "FSDP" not in four["lora"].note
-
-
-def test_the_plans_own_dtype_is_kept_for_its_own_way() -> None:
-    assert by_adapter("h200", dtype="float32")["lora"].dtype == "float32"
-    assert by_adapter("h200", dtype="float32")["qlora"].dtype == "bfloat16"
-    assert by_adapter("t4-small")["lora"].dtype == "float32"  # its tensor cores have no bf16
+    only = compare([find_machine("l4x1")], lambda machine, kind: [way(machine, kind, 10)], ["lora"])
+    assert only == [one for one in found if (one.machine, one.adapter) == ("l4x1", "lora")]
 
 
 def test_no_qlora_without_a_gpu() -> None:
-    assert {one.adapter for one in options("cpu-xl")} == {"none", "lora"}
+    found = compare([find_machine("cpu-xl")], lambda machine, kind: [way(machine, kind, 10)])
+    assert {one.adapter for one in found} == {"none", "lora"}
 
 
-def test_checkpointing_only_where_it_helps() -> None:
-    assert by_adapter("h200")["lora"].checkpointing == "off"
-    assert (
-        by_adapter("l4x1", peak=lambda step: flat(step.model_copy(update={"rows": step.rows + 2})))[
-            "lora"
-        ].checkpointing
-        == "full"
-    )
+def test_the_first_way_that_fits_is_taken_and_no_other_is_asked_for() -> None:
+    asked = []
+
+    def ways(machine: Machine, kind: Kind) -> Iterator[Way]:
+        for peak in (30, 20, 10):
+            asked.append(peak)
+            yield way(machine, kind, peak, f"lacks at {peak}", rows=peak)
+
+    (found,) = compare([find_machine("l4x1")], ways, ["lora"])
+    assert (found.fits, found.peak, found.rows, found.lacks) == (True, 20 * GB, 20, "lacks at 20")
+    assert asked == [30, 20]
+
+
+def test_what_fits_has_its_time_and_cost() -> None:
+    machine = find_machine("l4x1")
+    made = way(machine, "lora", 10)
+    (found,) = compare([machine], lambda machine, kind: [made], ["lora"])
+    assert found.tokens_per_second == made.time.tokens_per_second
+    assert found.hours == made.time.total.times(1 / 3600)
+    assert found.dollars is not None
+    assert found.hours is not None
+    assert machine.per_hour is not None
+    assert abs(found.dollars.likely - found.hours.likely * machine.per_hour) < 1e-9
+
+
+def test_what_does_not_fit_says_what_it_would_need() -> None:
+    (none,) = compare([find_machine("l4x1")], lambda machine, kind: [way(machine, kind, n) for n in (60, 30)], ["none"])
+    assert (none.fits, none.hours, none.dollars, none.tokens_per_second) == (False, None, None, None)
+    assert none.peak == 30 * GB
+
+
+def test_notes_tell_of_what_a_way_costs() -> None:
+    def noted(kind: Kind, **step: object) -> str:
+        found = compare([find_machine("a100x4")], lambda machine, kind: [way(machine, kind, 10, **step)], [kind])
+        return found[0].note
+
+    assert "P010" in noted("none", dtype="bfloat16")
+    assert noted("none", dtype="float32") == noted("lora", devices=4, sharding="ddp") == ""
+    assert noted("lora", devices=4, sharding="fsdp") == "weights spread over 4 devices (FSDP)"
 
 
 def test_a_margin_is_left_in_what_is_recommended() -> None:
-    options = [one for one in by_adapter("l4x1", peak=estimate).values() if one.fits]
-    tight = [one.model_copy(update={"peak": round(0.96 * one.memory)}) for one in options]
-    roomy = [one.model_copy(update={"machine": "roomy", "peak": one.memory // 2}) for one in options]
-    dear = [one.model_copy(update={"dollars": one.dollars.times(3)}) for one in roomy if one.dollars]
-    assert recommend([*tight, *dear])[0] in dear
-    assert recommend(tight)[0] in tight
-
-
-def test_with_the_real_estimate_small_cards_take_qlora_only() -> None:
-    found = {adapter: option.fits for adapter, option in by_adapter("rtx-4060-ti-16gb", peak=estimate).items()}
-    assert found == {"none": False, "lora": False, "qlora": True}
-    assert by_adapter("h200", peak=estimate)["none"].fits
+    tight, dear = option(peak=96, memory=100), option(machine="roomy", peak=50, memory=100, dollars=span(15))
+    assert recommend([tight, dear])[0] == dear
+    assert recommend([tight])[0] == tight
 
 
 def test_the_cheapest_is_recommended() -> None:
@@ -177,77 +135,6 @@ def test_only_what_fits_and_has_a_price_is_recommended() -> None:
     chosen, _ = recommend([option(machine="a"), option(machine="b", adapter="qlora", dollars=span(1))], adapter="lora")
     assert chosen is not None
     assert chosen.machine == "a"
-
-
-def test_a_small_model_is_not_recommended_a_big_machine() -> None:
-    small = llama(layers=8, hidden=512, intermediate=1024, heads=8, kv_heads=8, head_dim=64, vocabulary=8000)
-    small = small.model_copy(
-        update={
-            "parameters": 30_000_000,
-            "parts": small.parts.model_copy(
-                update={"attention": 8_000_000, "mlp": 12_000_000, "embedding": 4_000_000, "head": 4_000_000}
-            ),
-            "linears": [
-                shape.model_copy(update={"in_features": 512, "out_features": 512, "count": 8})
-                for shape in small.linears
-            ],
-        }
-    )
-    machines: list[Machine] = [find_machine(name) for name in ("a10g-small", "h200x8")]
-    best, _ = recommend(compare(make_step(model=small), ROWS, SCHEDULE, machines), "lora")
-    assert best is not None
-    assert best.machine == "a10g-small"
-
-
-def asked(monkeypatch: pytest.MonkeyPatch, machine: str, **how: Any) -> list[tuple[Step, Schedule]]:
-    """What the time of a machine's options was estimated for."""
-    seen = []
-
-    def watched(step: Step, where: Machine, documents: Documents, schedule: Schedule) -> TimeEstimate:
-        seen.append((step, schedule))
-        return estimate_time(step, where, documents, schedule)
-
-    monkeypatch.setattr(comparison, "estimate_time", watched)
-    options(machine, **how)
-    return seen
-
-
-def test_an_update_keeps_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More rows in a batch, or more devices, mean fewer batches per update, not larger updates."""
-    for machine in ("a100-large", "a100x4"):
-        for step, schedule in asked(monkeypatch, machine, rows=2, schedule=Schedule(accumulation=16)):
-            assert step.rows * step.devices * schedule.accumulation == 32
-    shared = asked(monkeypatch, "l4x1", rows=1, devices=2, schedule=Schedule(accumulation=4))
-    assert {step.rows * step.devices * schedule.accumulation for step, schedule in shared} == {8}
-    alone = asked(monkeypatch, "h200x8", schedule=Schedule(accumulation=1))
-    assert {(step.rows, schedule.accumulation) for step, schedule in alone} == {(1, 1)}
-
-
-def test_rows_of_like_length_come_together_where_that_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def grouped(lengths: list[int], **given: Any) -> set[bool]:
-        watched = asked(monkeypatch, "a100-large", documents=Documents.of(lengths), given=given)
-        return {schedule.grouped for step, schedule in watched if step.rows > 1}
-
-    uneven = [100] * 90 + [2000] * 10
-    assert (grouped(uneven), grouped([500] * 100)) == ({True}, {False})
-    assert grouped(uneven, train_sampling_strategy="random") == {False}
-    assert grouped([500] * 100, train_sampling_strategy="group_by_length") == {True}
-
-
-def test_what_the_recipe_sets_holds_for_every_machine() -> None:
-    given = {"per_device_train_batch_size": 1, "gradient_checkpointing": True}
-    found = by_adapter("h200", given=given, schedule=Schedule(accumulation=1))
-    assert {(one.rows, one.checkpointing) for one in found.values()} == {(1, "full")}
-
-
-def test_a_processor_takes_a_row_at_a_time() -> None:
-    assert {one.rows for one in options("cpu-xl", peak=estimate)} == {1}
-
-
-def test_the_most_rows_without_recomputing_as_in_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """24 GB without QLoRA's 4 and the context: 3 rows of 5 GB."""
-    sizes = {(step.checkpointing, step.rows) for step, _ in asked(monkeypatch, "l4x1") if step.adapter == "qlora"}
-    assert sizes == {("off", 2)}
 
 
 def test_what_lacks_main_memory_or_disk_is_not_recommended() -> None:

@@ -213,3 +213,11 @@ def test_p015_main_memory_for_the_export(place: str, severity: str) -> None:
     assert list(check_merge(made, 0, "unknown")) == []
     whole = plan(adapter={"kind": "none"})
     assert merge_memory(whole) == 4 * whole.parameters + limits._PROCESS
+
+
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+def test_virtual_tokens_are_neither_merged_nor_written_as_gguf(kind: str) -> None:
+    made = plan(adapter={"kind": kind})
+    assert {what for what, size in disk_needs(made).items() if size} == {"checkpoints", "result"}
+    assert merge_memory(made) == 0
+    assert disk_needs(plan())["GGUF"] > 0

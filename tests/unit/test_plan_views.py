@@ -79,7 +79,10 @@ def test_signs_of_a_cell(eight: Plan, capsys: pytest.CaptureFixture[str]) -> Non
     ("other", "left"),
     [
         ({"dollars": span(4)}, 1),
-        ({"dollars": span(4), "hours": span(3)}, 2),
+        ({"dollars": span(4), "hours": span(2.09)}, 1),
+        ({"dollars": span(4), "hours": span(2.11)}, 2),
+        ({"dollars": span(4.8), "hours": span(2)}, 1),
+        ({"dollars": span(4.8), "hours": span(2.01)}, 2),
         ({"dollars": span(4), "provider": "q"}, 2),
         ({"dollars": span(4), "adapter": "qlora"}, 2),
         ({"dollars": span(4), "note": "rounded"}, 2),

@@ -9,11 +9,9 @@ from tests.support.plans import CPU, GPU, chat_rows, codes, make_plan, make_reci
 from tests.support.runs import small_facts
 from tunesmith.models.facts import model_facts
 from tunesmith.models.source import locate
-from tunesmith.pipeline import make_plan as plan_recipe
 from tunesmith.plan.fit import need
-from tunesmith.plan.preflight import OWNED, check_method
+from tunesmith.plan.preflight import OWNED
 from tunesmith.records import Finding, ModelFacts
-from tunesmith.rules import FindingsError
 
 
 def found(plan: Any, code: str) -> Finding:
@@ -24,22 +22,9 @@ def facts(**changes: Any) -> ModelFacts:
     return model_facts(locate("builtin:small")).model_copy(update=changes)
 
 
-@pytest.mark.parametrize("method", ["dpo", "grpo", "rloo", "kto", "reward", "clm"])
-def test_p001_methods_that_are_not_built_yet(method: str) -> None:
-    """They are refused before their rows and arguments are looked at, which sft knows nothing of."""
-    rows = [{"chosen": "a", "rejected": "b"}]
-    recipe = make_recipe(rows, method=method, training={"learning_rate": "2e-5", "beta": 0.1})
-    with pytest.raises(FindingsError, match=f"P001 method: Method {method} isn't built"):
-        plan_recipe(recipe)
-
-
-def test_p001_is_silent_on_sft() -> None:
-    assert list(check_method(make_recipe().method)) == []
-
-
 @pytest.mark.parametrize(
     ("rate", "said"),
-    [(5e-2, "10 times higher"), (1.0, "200 times higher"), (5e-4, "10 times lower")],
+    [(5e-2, "10 times higher"), (1.0, "200 times higher"), (5e-4, "10 times lower"), (1e6, "over 1,000 times higher")],
 )
 def test_p002_a_learning_rate_far_off(rate: float, said: str) -> None:
     one = found(make_plan(make_recipe(training={"learning_rate": rate})), "P002")
@@ -109,8 +94,6 @@ def test_p007_places_that_are_not_built_yet(place: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "where", "said"),
     [
-        ({"launch": {"processes": 4}}, "launch.processes", "Training by 4 processes"),
-        ({"adapter": {"kind": "qlora"}}, "adapter.kind", "LoRA on a base in 4 bits"),
         ({"hub": {"repo": "me/m"}}, "hub.repo", "Pushing the result"),
     ],
 )
@@ -119,7 +102,7 @@ def test_p007_what_can_be_planned_and_not_yet_run(keys: dict[str, Any], where: s
     assert (one.severity, one.where) == ("error", where)
     assert one.what == f"{said} can be planned, but isn't built in this version."
     assert "docs/roadmap.md" in one.fix
-    assert "P007" not in codes(make_plan(make_recipe(launch={"processes": 1}, hub={"private": False})))
+    assert "P007" not in codes(make_plan(make_recipe(hub={"private": False})))
 
 
 def test_p008_a_target_that_matches_nothing() -> None:
@@ -128,7 +111,9 @@ def test_p008_a_target_that_matches_nothing() -> None:
     assert "P008" not in codes(make_plan(make_recipe(adapter={"targets": ["q_proj"]})))
 
 
-@pytest.mark.parametrize("name", sorted(set(OWNED) - {"report_to", "save_strategy"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(OWNED) - {"report_to", "save_strategy", "reward_weights", "log_completions_hub_repo"})
+)
 def test_p009_arguments_of_the_plan_s_own(name: str) -> None:
     from tunesmith.recipe.training import config_fields
 
@@ -178,6 +163,17 @@ def test_t002_rows_that_are_cut() -> None:
     assert 0 < plan.train.cut < 240
     assert str(longest) in one.fix
     assert "T002" not in codes(make_plan(make_recipe(training={"max_length": None})))
+
+
+def test_t002_most_rows_cut_is_an_error_before_the_run_as_in_it() -> None:
+    short = chat_rows(240)
+    fits = make_plan(make_recipe(short, data={"eval": 0})).train.longest
+    longer = [row | {"completion": [{"role": "assistant", "content": "x " * 40}]} for row in short]
+    for count, severity in ((121, "error"), (120, "warning")):
+        rows = [*longer[:count], *short[count:]]
+        plan = make_plan(make_recipe(rows, data={"eval": 0}, training={"max_length": fits}))
+        assert plan.train.cut == count
+        assert found(plan, "T002").severity == severity
 
 
 def test_t005_messages_without_a_template() -> None:

@@ -118,3 +118,8 @@ def test_export(receipt: Receipt) -> None:
     line = headline.export(changed(receipt, "export", checks=failed))
     assert (line.tone, line.detail) == ("bad", "1 of 6 checks failed")
     assert headline.export(changed(receipt, "export", passed=False)).tone == "bad"
+
+
+def test_an_adapter_that_cant_be_merged_is_the_result(receipt: Receipt) -> None:
+    line = headline.export(changed(receipt, "export", artifacts=[], checks=[]))
+    assert (line.tone, line.title) == ("unsure", "Nothing to merge")

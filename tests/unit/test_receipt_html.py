@@ -21,6 +21,8 @@ def receipt(tmp_path: Path) -> Receipt:
 
 
 FIXED = {
+    "compile",
+    "sharding",
     "origin",
     "tier",
     "code",
@@ -110,7 +112,7 @@ def test_missing_records_leave_no_hole(tmp_path: Path, missing: str) -> None:
 def test_a_bare_receipt_is_rendered(receipt: Receipt) -> None:
     data = receipt.data.model_copy(update={"lengths": None, "audit": None, "columns": []})
     run = receipt.run.model_copy(update={"audit": None, "finished": None, "parameters_trained": None, "loss": None})
-    plan = receipt.plan.model_copy(update={"lora": None, "choices": [], "test": None})
+    plan = receipt.plan.model_copy(update={"peft": None, "choices": [], "test": None})
     bare = {"data": data, "run": run, "plan": plan, "evaluation": None, "export": None, "curve": [], "findings": []}
     page = Page(render(receipt.model_copy(update=bare)))
     assert "SFT, all weights" in page.words

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.receipts import make_curve, make_evaluation
+from tunesmith.evaluate import findings
 from tunesmith.receipt import chart, text
 from tunesmith.records import Comparison, Event
 
@@ -84,6 +85,21 @@ def test_comparisons_are_told_in_the_unit_of_their_metric() -> None:
     assert text.interval(loss) == "-10.81 to -10.66"
     assert text.interval(loss.model_copy(update={"interval": None})) == text.NONE
     assert text.metric(match) == "exact match"
+
+
+@pytest.mark.parametrize("name", ["preference_accuracy", "reward_accuracy"])
+def test_accuracies_are_shares(name: str) -> None:
+    accuracy = comparison("exact_match").model_copy(update={"metric": name})
+    assert (text.score(accuracy, 0.985), text.change(accuracy, -0.25)) == ("98.5 %", "-25.0 points")
+
+
+def test_metrics_have_words_and_rewards_keep_their_names() -> None:
+    match = comparison("exact_match")
+    names = [findings.PRIMARY[method][0] for method in findings.PRIMARY]
+    names += ["chosen_loss", "desirable_loss", "score_margin", "reward: own"]
+    told = [text.metric(match.model_copy(update={"metric": name})) for name in names]
+    assert not any("_" in words for words in told)
+    assert told[-1] == "reward: own"
 
 
 def test_perplexities_are_short_however_large() -> None:

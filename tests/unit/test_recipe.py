@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from tunesmith.errors import UsageError
 from tunesmith.recipe import Recipe, build_recipe, load_recipe
 from tunesmith.recipe.load import _ELSEWHERE, parse
+from tunesmith.recipe.schema import TASKS, Export, Gguf
 from tunesmith.recipe.template import recipe_text
 
 START = "model: builtin:small\ndata: {train: a.jsonl}\n"
@@ -40,9 +41,41 @@ def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
     assert (recipe.adapter.kind, recipe.adapter.r, recipe.adapter.targets) == ("lora", 16, "all-linear")
     assert (recipe.training, recipe.evaluation.tasks, recipe.export.gguf) == (
         {},
-        ["loss", "exact_match"],
-        ["f16", "q8_0"],
+        None,
+        None,
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "method", "virtual", "types"),
+    [
+        (None, "sft", False, ["f16", "q8_0"]),
+        (None, "sft", True, []),
+        (None, "reward", False, []),
+        (["f16"], "sft", True, ["f16"]),
+        ([], "sft", False, []),
+    ],
+)
+def test_gguf_types_follow_what_is_trained(
+    given: list[Gguf] | None, method: str, virtual: bool, types: list[str]
+) -> None:
+    assert Export(gguf=given).types(method, virtual=virtual) == types
+
+
+@pytest.mark.parametrize("method", TASKS)
+def test_a_method_has_the_tasks_that_its_rows_allow(tmp_path: Path, method: str) -> None:
+    known = TASKS[method]
+    assert set(known.default) <= set(known.possible)
+    start = f"model: m\nmethod: {method}\ndata: {{train: a}}\n"
+    for task in ("loss", "exact_match", "preference", "margin", "reward"):
+        line = f"evaluation: {{tasks: [{task}]}}\n"
+        if task in known.possible:
+            (tmp_path / "r.yaml").write_text(start + line)
+            assert load_recipe(tmp_path / "r.yaml").evaluation.tasks == [task]
+        else:
+            error = refusal(tmp_path, start + line)
+            assert error.what == f"{tmp_path / 'r.yaml'} line 4: evaluation can't be {{'tasks': ['{task}']}}."
+            assert error.why == f"A {method} run has these tasks: {', '.join(known.possible)}."
 
 
 def test_a_recipe_is_frozen(tmp_path: Path) -> None:

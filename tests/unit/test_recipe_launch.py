@@ -32,7 +32,8 @@ def refused(**keys: Any) -> TunesmithError:
 def test_what_is_left_out() -> None:
     made = recipe()
     assert made.launch.model_dump() == {
-        "on": "local", "flavor": None, "timeout": None, "budget": None, "processes": 1, "namespace": None, "secrets": []
+        "on": "local", "flavor": None, "timeout": None, "budget": None, "processes": 1, "nodes": 1, "sharding": "auto",
+        "namespace": None, "secrets": [],
     }  # fmt: skip
     assert (made.hub.repo, made.hub.private) == (None, True)
 
@@ -118,6 +119,8 @@ def test_what_is_no_budget(written: object) -> None:
             "timeout": st.integers(1, 10**9) | st.builds("{}{}".format, st.integers(1, 999), st.sampled_from("smhd")),
             "budget": st.floats(0, 1e9) | st.builds("{} USD".format, st.integers(0, 10**6)),
             "processes": st.integers(1, 64),
+            "nodes": st.integers(1, 64),
+            "sharding": st.sampled_from(["auto", "ddp", "fsdp", "zero2", "zero3"]),
             "secrets": st.lists(st.sampled_from(["HF_TOKEN", "WANDB_API_KEY", "_x1"])),
         }
     )

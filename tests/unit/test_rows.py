@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,16 @@ def test_rows_are_split_and_measured() -> None:
     assert rows.lengths.total.total == sum(totals)
     assert rows.lengths.prompt is not None
     assert rows.lengths.prompt.total == sum(prompts or [])
+
+
+def test_eval_and_test_rows_are_taken_from_the_training_rows_without_overlap() -> None:
+    rows = rows_of(make_recipe(chat_rows(100), data={"eval": 0.1, "test": 0.2}))
+    sides = [{json.dumps(row) for row in side} for side in (rows.train, rows.eval, rows.test)]
+    assert [len(side) for side in sides] == [72, 10, 18]
+    assert len(set.union(*sides)) == 100
+    without = rows_of(make_recipe(chat_rows(100), data={"eval": 0.1}))
+    assert without.eval == rows.eval  # whatever else is set aside
+    assert rows_of(make_recipe(chat_rows(100), data={"eval": 0, "test": 0.2})).eval == []
 
 
 def test_the_seed_decides_the_split() -> None:
@@ -253,3 +264,11 @@ def test_t003_rows_whose_prompt_fills_the_context_are_left_out() -> None:
         gather_rows(make_recipe(rows, training={"max_length": 2}), LightTokenizer(SMALL), 128)
     endless = gather_rows(make_recipe(rows, training={"max_length": None}), LightTokenizer(SMALL), 128)
     assert len(endless.train) + len(endless.eval) == 40
+
+
+def test_rows_by_length_and_packed() -> None:
+    rows = replace(rows_of(make_recipe()), token_counts=[60, 60, 40, 30])
+    assert rows.by_length == {60: 2, 40: 1, 30: 1}
+    assert [rows.packed(length) for length in (100, 200, 100)] == [2, 1, 2]
+    assert (rows.packed(50), rows.packed(50, split=True)) == (4, 4)
+    assert (rows.packed(40), rows.packed(40, split=True)) == (4, 5)

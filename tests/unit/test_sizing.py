@@ -8,15 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.plans import CPU, GPU, codes, make_plan, make_recipe
+from tests.support.plans import CPU, GPU, make_plan, make_recipe
 from tunesmith.models.facts import model_facts
 from tunesmith.models.families import find_known, write_config
 from tunesmith.models.source import Source, locate
+from tunesmith.plan.documents import Documents
 from tunesmith.plan.fit import need
 from tunesmith.plan.memory import Step, estimate
-from tunesmith.plan.sizing import EFFECTIVE_BATCH, devices_of, fitting_kinds, micro_batch, step_of
+from tunesmith.plan.methods import USUAL_BATCH
+from tunesmith.plan.sizing import fitting_kinds, micro_batch, step_of
 from tunesmith.recipe import Recipe, build_recipe
-from tunesmith.records import Hardware, ModelFacts
+from tunesmith.records import VARLEN, Hardware, ModelFacts
 
 GIB = 1 << 30
 SMALL = model_facts(locate("builtin:small"))
@@ -71,24 +73,11 @@ def test_recomputing(training: dict[str, Any], checkpointing: str) -> None:
     assert made(training).checkpointing == checkpointing
 
 
-def test_devices() -> None:
-    four = GPU.model_copy(update={"count": 4})
-    assert devices_of(recipe(), four) == 1
-    assert devices_of(recipe(launch={"processes": 2}), four) == 2
-    assert devices_of(recipe(launch={"processes": 5}), four) == 4
-    assert devices_of(recipe(launch={"processes": 2}), CPU) == 1
-    assert devices_of(recipe(launch={"on": "hf-jobs"}), four) == 4
-    assert devices_of(recipe(launch={"on": "hf-jobs", "processes": 3}), four) == 3
-    assert made(hardware=four, launch={"on": "sky"}).sharding == "ddp"
-    assert made(hardware=four, launch={"on": "sky"}, adapter={"kind": "none"}).sharding == "fsdp"
-    assert made().sharding == "none"
-
-
 def test_on_a_processor_rows_go_by_speed() -> None:
     small = made(hardware=CPU).model_copy(update={"model": SMALL})
     tiny, one = micro_batch(small, CPU), micro_batch(made(hardware=CPU), CPU)
-    assert (tiny.rows, tiny.recomputes) == (EFFECTIVE_BATCH, False)
-    assert (one.rows, one.recomputes) == (1, False)
+    assert (tiny.rows, tiny.how) == (USUAL_BATCH, "off")
+    assert (one.rows, one.how) == (1, "off")
     assert tiny.why_rows.startswith("a tiny model")
     assert one.why_rows == "on a CPU single rows without padding are fastest"
 
@@ -99,19 +88,19 @@ def test_a_micro_batch_that_is_said_to_fit_fits(gibibytes: int, length: int, dev
     step = made().model_copy(
         update={"length": length, "devices": devices, "sharding": "ddp" if devices > 1 else "none"}
     )
-    rows, why, recomputes, _ = micro_batch(step, hardware)
+    rows, why, how, _ = micro_batch(step, hardware)
     assert rows * devices in (devices, 2, 4, 8, 16)
     sized = step.model_copy(
         update={
             "rows": rows,
-            "checkpointing": "full" if recomputes else "off",
+            "checkpointing": how,
             "padded": rows > 1,
-            "accumulate": rows * devices < EFFECTIVE_BATCH,
+            "accumulate": rows * devices < USUAL_BATCH,
         }
     )
     fits = need(estimate(sized)) <= hardware.memory
     assert fits or "doesn't fit" in why
-    if recomputes and fits:
+    if how != "off" and fits:
         bare = sized.model_copy(update={"rows": 1, "checkpointing": "off", "padded": False, "accumulate": devices < 16})
         assert need(estimate(bare)) > hardware.memory
 
@@ -131,23 +120,57 @@ def test_rows_go_by_the_recomputing_that_the_recipe_sets() -> None:
         micro_batch(LONG, hardware, {} if given is None else {"gradient_checkpointing": given})
         for given in (None, False, True)
     )
-    assert (free.rows, free.recomputes) == (off.rows, off.recomputes) == (2, False)
-    assert full.recomputes
+    assert (free.rows, free.how) == (off.rows, off.how) == (2, "off")
+    assert full.how == "full"
     assert full.rows > 2
     small = GPU.model_copy(update={"memory": peak(LONG, 1, "full")})
     tight = micro_batch(LONG, small, {"gradient_checkpointing": False})
-    assert (tight.rows, tight.recomputes, tight.why_rows) == (1, False, "the smallest; even that doesn't fit")
+    assert (tight.rows, tight.how, tight.why_rows) == (1, "off", "the smallest; even that doesn't fit")
 
 
 def test_recomputing_goes_by_the_rows_that_the_recipe_sets() -> None:
     hardware = GPU.model_copy(update={"memory": peak(LONG, 2, "off")})
     two, three = (micro_batch(LONG, hardware, {"per_device_train_batch_size": rows}) for rows in (2, 3))
-    assert (two.rows, two.recomputes, two.why_recomputes) == (2, False, "activations fit; recomputing costs a quarter")
-    assert (three.rows, three.recomputes) == (3, True)
+    assert (two.rows, two.how, two.why_recomputes) == (2, "off", "activations fit; recomputing costs a quarter")
+    assert (three.rows, three.how) == (3, "full")
     assert three.why_recomputes == "activations don't fit in memory otherwise"
     none = micro_batch(LONG, GPU.model_copy(update={"memory": 1}), {"per_device_train_batch_size": 3})
-    assert (none.rows, none.recomputes) == (3, True)
+    assert (none.rows, none.how) == (3, "offload")
     assert none.why_recomputes.endswith("even so the step doesn't fit")
+
+
+def test_what_costs_least_speed_is_recomputed_first() -> None:
+    whole = LONG.model_copy(update={"adapter": "none", "sharding": "none"})
+    for step, ways in ((LONG, ["off", "full", "offload"]), (whole, ["off", "selective", "full", "offload"])):
+        for way, fewer in zip(ways, [*ways[1:], None], strict=True):
+            fits = GPU.model_copy(update={"memory": peak(step, 1, way)})
+            assert micro_batch(step, fits).how == way
+            if fewer:
+                tight = GPU.model_copy(update={"memory": peak(step, 1, way) - 1})
+                assert micro_batch(step, tight).how == fewer
+    pairs = whole.model_copy(update={"method": "dpo"})
+    assert micro_batch(pairs, GPU.model_copy(update={"memory": peak(pairs, 1, "off") - 1})).how == "full"
+
+
+def test_rows_of_a_small_model_go_by_their_padding_on_a_processor() -> None:
+    tiny, long, short = made(hardware=CPU).model_copy(update={"model": SMALL}), [900], [20]
+    even, mixed = Documents.of(100 * [100]), Documents.of(10 * long + 90 * short)
+    assert micro_batch(tiny, CPU, documents=even).rows == USUAL_BATCH
+    assert micro_batch(tiny, CPU, documents=mixed).rows == 1
+    assert micro_batch(tiny, CPU, documents=mixed, flat=True).rows == USUAL_BATCH
+    assert micro_batch(tiny, CPU, documents=mixed, flat=True, update=4).rows == 4
+    assert (
+        micro_batch(made(hardware=CPU), CPU, documents=mixed, flat=True).rows == 1
+    )  # 0.6B: a pass outweighs its start
+
+
+def test_the_attention_and_the_layout_of_a_step() -> None:
+    flat = {"per_device_train_batch_size": 4, "padding_free": True}
+    assert made(flat).padded is made(flat | {"packing": True}).padded is False
+    for name, gpu, cpu in ((VARLEN, "flash", "sdpa"), ("flash_attention_2", "flash", "sdpa"),
+                           ("eager", "eager", "eager"), ("as loaded", "sdpa", "sdpa")):  # fmt: skip
+        told = {"attention": name}
+        assert (made(told).attention, made(told, hardware=CPU).attention) == (gpu, cpu)
 
 
 def test_a_processor_recomputes_where_activations_do_not_fit() -> None:
@@ -156,13 +179,13 @@ def test_a_processor_recomputes_where_activations_do_not_fit() -> None:
         micro_batch(step, CPU.model_copy(update={"memory": memory}))
         for memory in (peak(step, 1, "off"), peak(step, 1, "off") - 1)
     )
-    assert (fitting.rows, fitting.recomputes) == (1, False)
-    assert (tight.rows, tight.recomputes) == (1, True)
+    assert (fitting.rows, fitting.how) == (1, "off")
+    assert (tight.rows, tight.how) == (1, "full")
 
 
 def test_what_is_offloaded_is_recomputed() -> None:
     chosen = micro_batch(LONG, GPU, {"activation_offloading": True})
-    assert (chosen.recomputes, "activation_offloading" in chosen.why_recomputes) == (True, True)
+    assert (chosen.how, "activation_offloading" in chosen.why_recomputes) == ("offload", True)
 
 
 def test_accumulated_gradients_count_where_the_recipe_asks_for_them() -> None:
@@ -186,24 +209,6 @@ def test_4_bits_fit_on_gpus_only() -> None:
     assert fitting_kinds(step, GPU.model_copy(update={"memory": between})) == {
         "none": False, "lora": False, "qlora": True,
     }  # fmt: skip
-
-
-def test_p037_more_processes_than_devices() -> None:
-    many = make_recipe(launch={"processes": 3})
-    for hardware, where in (
-        (CPU, "this machine (cpu)"),
-        (GPU.model_copy(update={"machine": "a10g-large (hf-jobs)"}), "a10g"),
-    ):
-        plan = make_plan(many, hardware)
-        (one,) = [found for found in plan.findings if found.code == "P037"]
-        assert (one.severity, one.where) == ("error", "launch.processes")
-        assert where in one.what
-        assert one.what.endswith("has 1 device.")
-        assert "processes: 1" in one.fix
-        alone = make_plan(make_recipe(), hardware)
-        assert (plan.time, plan.tokens_per_step) == (alone.time, alone.tokens_per_step)
-    assert "P037" not in codes(make_plan(many, GPU.model_copy(update={"count": 3})))
-    assert "P037" not in codes(make_plan(make_recipe()))
 
 
 def test_the_plan_decides_for_what_the_recipe_sets() -> None:

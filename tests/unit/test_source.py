@@ -70,7 +70,7 @@ def test_folders_that_hold_no_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has no config\.json"):
         locate(str(tmp_path))
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(UsageError, match="is an adapter, not a model") as refusal:
+    with pytest.raises(UsageError, match="doesn't say of which model") as refusal:
         locate(str(tmp_path))
     assert "tunesmith export" in refusal.value.fix
     (tmp_path / "config.json").write_text("{}")

@@ -110,7 +110,6 @@ def test_without_a_line() -> None:
 
 def test_nothing_to_check() -> None:
     assert check_training("sft", {}, "r.yaml", {}) == {}
-    assert check_training("dpo", {"beta": "x"}, "r.yaml", {}) == {"beta": "x"}  # the plan refuses the method, P001
 
 
 def test_another_shape_of_trl_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,3 +153,11 @@ def test_values_of_enums_are_checked(name: str, value: str, near: str | None) ->
 def test_zero_is_refused_where_nothing_would_happen(name: str) -> None:
     with pytest.raises(UsageError, match=f"training.{name} can't be 0"):
         check_training("sft", {name: 0}, "recipe", {})
+
+
+def test_one_loss_of_dpo_may_be_a_text() -> None:
+    assert check_training("dpo", {"loss_type": "ipo"}, "recipe", {}) == {"loss_type": ["ipo"]}
+    assert check_training("dpo", {"loss_type": ["ipo", "sft"]}, "recipe", {}) == {"loss_type": ["ipo", "sft"]}
+    assert check_training("sft", {"loss_type": "dft"}, "recipe", {}) == {"loss_type": "dft"}
+    with pytest.raises(UsageError, match="loss_type can't be 3"):
+        check_training("dpo", {"loss_type": 3}, "recipe", {})

@@ -6,7 +6,7 @@ import pytest
 
 from tunesmith.data.rows import name_places
 from tunesmith.rules import RULES, Rule, finding
-from tunesmith.words import Agreeing, counted
+from tunesmith.words import Agreeing, counted, lasting
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,10 @@ def test_findings_say_it() -> None:
     details = {"field": "messages", "rows": "row 3"}
     assert finding("D006", "a", count="1", **details).what == "1 row has no messages (row 3)."
     assert finding("D006", "a", count="2", **details).what == "2 rows have no messages (row 3)."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(11.6, "12 seconds"), (119, "119 seconds"), (120, "2.0 minutes"), (5400, "90.0 minutes")]
+)
+def test_times_in_words(seconds: float, text: str) -> None:
+    assert lasting(seconds) == text

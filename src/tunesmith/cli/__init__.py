@@ -36,6 +36,8 @@ VERBS = {
 PLANNED = ("push", "eject", "doctor", "mcp", "skill")
 # Keys of the recipe that verbs with OVERRIDES take beside the dotted ones.
 TOP_KEYS = ("seed", "dtype", "chat_template", "revision", "rewards")
+# Those that verbs with a recipe file take as well; the others have options of these names.
+RECIPE_KEYS = ("model", "method", *TOP_KEYS)
 _TOP_OPTIONS = ("--help", "--version", "--debug")
 
 
@@ -117,7 +119,8 @@ def _dispatch(words: list[str]) -> int:
         raise _unknown("verb", verb)
     module: Verb = importlib.import_module(VERBS[verb][0])
     takes_keys = getattr(module, "OVERRIDES", False)
-    rest, overrides = _split_overrides(words[1:], TOP_KEYS if takes_keys else ())
+    keys = RECIPE_KEYS if takes_keys and verb != "tune" else TOP_KEYS
+    rest, overrides = _split_overrides(words[1:], keys if takes_keys else ())
     if overrides and not takes_keys:
         raise UsageError(
             f"unknown option {next(iter(overrides))!r}",

@@ -171,7 +171,8 @@ def _override(values: dict[str, Any], overrides: dict[str, str]) -> dict[str, An
                     f"{name} can't be set.", why=f"{part} holds a value, not keys.", fix="Change it in the recipe."
                 )
         value = _value(text)
-        is_path = name.removeprefix("--") in _PATHS and isinstance(value, str)
+        key = name.removeprefix("--")
+        is_path = isinstance(value, str) and (key in _PATHS or (key == "model" and Path(value).is_dir()))
         section[last] = str(Path.cwd() / value) if is_path else value
     return values
 

@@ -8,10 +8,8 @@ from pathlib import Path
 from .. import pipeline
 from ..errors import UsageError
 from ..files import write_atomic
-from ..plan.preflight import check_method
 from ..recipe.schema import Mapping
 from ..recipe.template import recipe_text
-from ..rules import refuse_errors
 from ..words import counted
 from .common import add_data_options, add_json, has_errors
 from .output import Output, safe
@@ -30,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write a commented recipe that fits the data."""
     output = Output(as_json=arguments.json)
-    refuse_errors(check_method(arguments.method))
     if arguments.recipe.exists() and not arguments.force:
         raise UsageError(
             f"{arguments.recipe} is there already.",

@@ -21,6 +21,7 @@ from ..errors import TunesmithError
 from ..records import Event, Finding
 from ..rules import FindingsError
 from ..words import counted
+from .curves import sample_lines
 
 # Control characters (C0 but tab and newline, C1), line separators, the bidirectional overrides, which can disguise
 # text, and the halves of surrogate pairs that stand for undecodable bytes in file names.
@@ -56,6 +57,11 @@ def _width(stream: TextIO) -> int | None:
     return None if stream.isatty() or os.environ.get("COLUMNS") else _PLAIN_WIDTH
 
 
+def _plain(record: BaseModel) -> Any:
+    """What a record holds, for JSON; NaN and infinity as its own file has them, since JSON has neither."""
+    return json.loads(record.model_dump_json())
+
+
 class Output:
     """Prints for one command."""
 
@@ -72,11 +78,11 @@ class Output:
     def record(self, record: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
         """Print a record, a list of records or a JSON object as JSON on stdout."""
         if isinstance(record, BaseModel):
-            value: Any = record.model_dump(mode="json")
+            value: Any = _plain(record)
         elif isinstance(record, dict):
             value = record
         else:
-            value = [item.model_dump(mode="json") for item in record]
+            value = [_plain(item) for item in record]
         # ASCII: characters that act on a terminal, or that its encoding lacks, stay escaped.
         sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
@@ -151,6 +157,15 @@ class Output:
             yield StageProgress(self, bars)
 
 
+def _in_words(event: Event) -> str:
+    """An evaluation, or a return to an earlier checkpoint."""
+    if event.kind == "rollback":
+        return f"back to step {event.step}, at {event.data['factor']:g} times the learning rate"
+    if "eval_reward" in event.data:  # the loss of grpo and rloo says nothing
+        return f"step {event.step}: held-out reward {event.data['eval_reward']:.4f}"
+    return f"step {event.step}: held-out loss {event.data['eval_loss']:.4f}"
+
+
 def _slow_rows(prepared: dict[str, Any]) -> Iterator[str]:
     """Why rows ("train", "eval") were prepared by TRL rather than on the fast path, or by a slower encoder."""
     for name, how in prepared.items():
@@ -203,9 +218,13 @@ class StageProgress:
             )
         elif event.kind == "log":
             speed = data["num_tokens"] / data["seconds"] if data["seconds"] else 0.0
-            self("train", event.step, self._steps, f"loss {data['loss']:.4f}  {speed:,.0f} tok/s")
-        elif event.kind == "eval":
-            self._output.say(f"step {event.step}: held-out loss {data['eval_loss']:.4f}")
+            said = f"reward {data['reward']:.4f}" if "reward" in data else f"loss {data['loss']:.4f}"
+            self("train", event.step, self._steps, f"{said}  {speed:,.0f} tok/s")
+        elif event.kind in ("eval", "rollback"):
+            self._output.say(_in_words(event))
+        elif event.kind == "sample":
+            for line in sample_lines(event):
+                self._output.say(safe(line))
         elif event.kind == "finding":
             self._output.findings([Finding.model_validate(data)])
 

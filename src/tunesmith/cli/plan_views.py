@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterator
 
-from ..plan.compare import is_tight
+from ..plan.compare import TIE, is_tight
 from ..records import MachineOption, MemoryEstimate, Plan, Range, TimeEstimate
 from ..words import counted
 from .output import Output, safe
@@ -23,7 +23,7 @@ _KEY_CHOICES = (
     "save_steps",
     "eval_steps",
 )
-_ADAPTERS = {"none": "full", "lora": "LoRA", "qlora": "QLoRA"}
+_ADAPTERS = {"none": "full", "lora": "LoRA", "qlora": "QLoRA", "prompt": "prompt", "prefix": "prefix", "ia3": "IA3"}
 _Ways = dict[tuple[str, str], list[MachineOption]]  # by provider and machine
 _STAGES = ("start", "train", "evaluate", "export")
 _PARTS = ("weights", "gradients", "optimizer", "activations", "loss", "reference", "cache", "buffers")
@@ -56,16 +56,17 @@ def show_options(output: Output, plan: Plan, *, details: bool = False) -> None:
         machines.setdefault((one.provider, one.machine), []).append(one)
     worth = worth_showing(plan.options)
     shown = {key: ways for key, ways in machines.items() if any(one in worth for one in ways)}
+    kinds = [kind for kind in _ADAPTERS if any(one.adapter == kind for one in plan.options)]
     rows: list[tuple[str, ...]] = []
     last = ""
     for (provider, machine), ways in shown.items():
         if provider != last:
-            rows.append((f"{provider}:", "", "", "", ""))
+            rows.append((f"{provider}:", "", *("" for _ in kinds)))
         last = provider
         devices = f"{ways[0].devices}x {ways[0].device}" if ways[0].devices > 1 else ways[0].device
         cells = {one.adapter: _cell(one) for one in ways}
-        rows.append((machine, devices, *(cells.get(adapter, "-") for adapter in _ADAPTERS)))
-    output.table("Machines: likely USD and hours", ("machine", "devices", *_ADAPTERS.values()), rows)
+        rows.append((machine, devices, *(cells.get(adapter, "-") for adapter in kinds)))
+    output.table("Machines: likely USD and hours", ("machine", "devices", *map(_ADAPTERS.__getitem__, kinds)), rows)
     if details:
         ways_shown = [one for ways in shown.values() for one in ways if _runs(one)]
         columns = ("machine", "trains", "peak, GB", "rows", "recomputes", "tokens/s")
@@ -86,7 +87,7 @@ def _left_out(machines: _Ways, shown: _Ways) -> Iterator[str]:
     if poor := sum(fits) - sum(runs):
         yield f"Left out: {counted(poor, 'machine')} with too little main memory or disk for the export."
     if beaten := sum(runs) - len(shown):
-        others = "another of the provider is as fast for less, or has fewer of the same devices"
+        others = "another of the provider is about as fast for less, or has fewer of the same devices"
         yield f"Left out: {counted(beaten, 'machine')}, since {others}. --json has all."
 
 
@@ -97,7 +98,8 @@ def _runs(one: MachineOption) -> bool:
 def worth_showing(options: list[MachineOption]) -> list[MachineOption]:
     """What takes the run: of a provider's machines of one kind those with the fewest devices, and of these the best.
 
-    The best are those that no other beats in cost without taking longer.
+    The best are those that no other beats in cost without taking longer; a little longer, where it costs less by more
+    than that.
     """
     smallest = _unbeaten([one for one in options if _runs(one)], _is_smaller)
     return _unbeaten(smallest, _is_better)
@@ -125,7 +127,8 @@ def _is_smaller(other: MachineOption, one: MachineOption) -> bool:
 def _is_better(other: MachineOption, one: MachineOption) -> bool:
     if not (other.dollars and one.dollars and other.hours and one.hours):
         return False
-    return other.dollars.likely < one.dollars.likely and other.hours.likely <= one.hours.likely
+    slower = TIE if TIE * other.dollars.likely < one.dollars.likely else 1.0
+    return other.dollars.likely < one.dollars.likely and other.hours.likely <= slower * one.hours.likely
 
 
 def _cell(one: MachineOption) -> str:
@@ -171,7 +174,7 @@ def _lines(plan: Plan) -> list[tuple[str, str]]:
     tokens = f"{plan.train.tokens or 0:,} tokens"
     lines = [
         ("model", f"{plan.model.name} ({plan.model.architecture}, {plan.parameters:,} parameters)"),
-        ("trains", f"{_trains(plan)}: {plan.parameters_trained:,} parameters ({share:.1%})"),
+        ("trains", f"{plan.trained}: {plan.parameters_trained:,} parameters ({share:.1%})"),
         ("data", f"{counted(plan.train.rows, 'row')} to train, {tokens}, {test:,} to compare; loss on {plan.loss_on}"),
         ("steps", f"{plan.steps:,} ({plan.epochs:.3g} epochs, {plan.tokens_per_step:,} tokens per step)"),
         ("machine", _machine(plan)),
@@ -184,12 +187,6 @@ def _lines(plan: Plan) -> list[tuple[str, str]]:
         price = f"{cost.per_hour:,.2f} an hour ({cost.price_source}, {cost.price_date})"
         lines.append(("cost", f"{cost.total.likely:,.2f} USD, {_between(cost.total, ',.2f')}; {price}"))
     return lines
-
-
-def _trains(plan: Plan) -> str:
-    if plan.lora is None:
-        return "all weights"
-    return f"{_ADAPTERS[str(plan.recipe['adapter']['kind'])]} r={plan.lora['r']}"
 
 
 def _machine(plan: Plan) -> str:

@@ -10,6 +10,7 @@ from .. import pipeline
 from ..launch import local
 from ..track.events import FILENAME
 from .common import add_json, add_run
+from .curves import show_curve
 from .output import Output, harmless, safe
 from .views import show_run
 
@@ -49,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         output.record(record)
     else:
         show_run(output, folder, record)
+        show_curve(output, folder)
     output.findings(record.findings)
     return 0
 

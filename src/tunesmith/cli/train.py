@@ -8,6 +8,7 @@ from pathlib import Path
 from .. import pipeline
 from ..records import Plan
 from .common import add_json, add_output, recipe_from_file
+from .curves import show_curve
 from .output import Output, safe
 from .views import show_run
 
@@ -30,14 +31,15 @@ def run(arguments: argparse.Namespace) -> int:
     return train(output, folder)
 
 
-def train(output: Output, folder: Path) -> int:
-    """Train a run folder with a progress bar, and tell the result."""
+def train(output: Output, folder: Path, *, anyway: bool = False) -> int:
+    """Train a run folder with a progress bar, and tell the result; `anyway` as in `pipeline.train_run`."""
     output.say("The worker loads the libraries and the model.")
     with output.progress() as progress:
-        record = pipeline.train_run(folder, progress.event)
+        record = pipeline.train_run(folder, progress.event, anyway=anyway)
     if output.as_json:
         output.record(record)
     else:
         show_run(output, folder, record)
+        show_curve(output, folder)
     output.next_step("evaluate", folder)
     return 0

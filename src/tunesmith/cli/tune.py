@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
     add_json(parser)
     parser.epilog = (
-        "Every key of a recipe can be given: --training.max_steps 30 --adapter.kind none --data.bad_rows drop"
+        "Every key of a recipe can be given: --training.max_steps 30 --adapter.kind none --data.bad_rows drop. "
+        "grpo and rloo need a reward: --rewards '[exact_match]'"
     )
 
 

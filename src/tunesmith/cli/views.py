@@ -22,6 +22,8 @@ def show_run(output: Output, folder: Path, record: RunRecord) -> None:
     ]
     if record.resumed_from:
         rows.append(("resumed", f"from step {', '.join(map(str, record.resumed_from))}"))
+    for back in record.rollbacks:
+        rows.append(("went back", f"from step {back.step} to {back.to} ({back.code}), rate x {back.factor:g}"))
     if record.error:
         rows.append(("error", record.error))
     output.table(f"Run {record.id}", ("", ""), rows)
@@ -58,6 +60,9 @@ def _signed(value: float) -> str:
 
 def show_export(output: Output, manifest: Manifest) -> None:
     """Exported files and their checks."""
+    if not manifest.artifacts and not manifest.checks:
+        output.show("Nothing to merge: the result is the adapter in the run's folder model/.\n")
+        return
     output.table(
         "Exported",
         ("file", "kind", "dtype", "size", "verified"),

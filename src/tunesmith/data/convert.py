@@ -14,6 +14,7 @@ from .formats.names import mark
 from .formats.recommended import recommend
 from .formats.sight import Sight
 from .formats.verdicts import judge
+from .images import with_images
 from .paths import value_of
 from .rows import BadRowError, Row, kind_of
 from .shape import as_text
@@ -32,6 +33,7 @@ def reader(detection: Detection, *, conversational: bool, method: str = "sft") -
 
     It raises BadRowError for a row that can't be trained on. `conversational` makes messages of prompts and answers
     that are texts; they become so anyway where some rows hold messages, or where a system message goes with them.
+    Where a model is shown the rows' images, by sft, they get {"images"}, their paths.
     """
     read = _READERS[method]
     usable = {part.sight.key: part.sight for part in detection.parts[:1]}
@@ -43,9 +45,13 @@ def reader(detection: Detection, *, conversational: bool, method: str = "sft") -
         sight = detection.sight_of(row)
         if sight.key not in usable:
             raise BadRowError("D018", sight.layout, sight.layout)
-        if _get(row, sight.columns, "images"):
+        shown = _get(row, sight.columns, "images")
+        if shown and (detection.images is None or method != "sft"):
             raise BadRowError("D013", sight.columns["images"], "images")
-        return read(row, sight.columns, chat)
+        made = read(row, sight.columns, chat)
+        if shown and detection.images is not None:
+            return with_images(made, shown, sight.columns["images"], detection.images)
+        return made
 
     return read_row
 

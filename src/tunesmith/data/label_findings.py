@@ -43,7 +43,7 @@ def audit_findings(audit: LabelAudit, where: str, *, context: int | None = None)
         context: Tokens that the model takes at most: no longer max_length is advised.
     """
     found = [
-        _without_stop(audit, where),
+        _without_stop(audit, where, context),
         _cut(audit, where, context),
         _dropped(audit, where, context),
         _doubled_bos(audit, where),
@@ -54,15 +54,26 @@ def audit_findings(audit: LabelAudit, where: str, *, context: int | None = None)
     return [finding for finding in found if finding]
 
 
-def _without_stop(audit: LabelAudit, where: str) -> Finding | None:
+def _without_stop(audit: LabelAudit, where: str, context: int | None) -> Finding | None:
     endless = audit.rows_without_stop - audit.rows_untrained
     if endless <= 0:
         return None
-    # A few rows that were cut lose their stop, which T002 says; more than that, and the model won't stop.
-    by_cutting = endless <= audit.rows_cut and 2 * endless <= audit.rows_kept
-    severity: Severity = "warning" if by_cutting else "error"
+    by_cutting = endless <= audit.rows_cut
+    severity = cut_severity(audit.rows_cut, audit.rows) if by_cutting else "error"
     stops = ", ".join(audit.stop_tokens)
-    return finding("T001", where, severity=severity, count=f"{endless:,}", total=f"{audit.rows_kept:,}", stops=stops)
+    found = finding("T001", where, severity=severity, count=f"{endless:,}", total=f"{audit.rows_kept:,}", stops=stops)
+    if not by_cutting:
+        return found
+    fix = f"Cutting took it: raise `training: {{max_length: {audit.longest or 'LONGEST'}}}`, or shorten these rows."
+    return _within_context(found.model_copy(update={"fix": fix}), audit, context)
+
+
+def cut_severity(cut: int, rows: int) -> Severity:
+    """Of T002, and of T001 where cutting took the stops: a model doesn't stop that saw too few of them.
+
+    A plan knows both numbers, and so refuses what the audit of a run's rows would.
+    """
+    return "error" if 2 * cut > rows else "warning"
 
 
 def _cut(audit: LabelAudit, where: str, context: int | None) -> Finding | None:
@@ -71,6 +82,7 @@ def _cut(audit: LabelAudit, where: str, context: int | None) -> Finding | None:
     cut = finding(
         "T002",
         where,
+        severity=cut_severity(audit.rows_cut, audit.rows),
         count=f"{audit.rows_cut:,}",
         total=f"{audit.rows:,}",
         max_length=audit.max_length,

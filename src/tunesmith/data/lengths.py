@@ -148,12 +148,25 @@ def packing(totals: Tokens, max_length: int) -> Packing:
     )
 
 
-def packed_lengths(totals: Tokens, max_length: int) -> list[int]:
-    """Tokens of each sequence that TRL's pack_dataset makes of rows with strategy bfd; longer rows are cut."""
+def packed_lengths(totals: Tokens, max_length: int, *, split: bool = False) -> list[int]:
+    """Tokens of each sequence that TRL's pack_dataset makes of rows, with strategy bfd or bfd_split.
+
+    Longer rows are cut, or with `split` go on in further pieces.
+    """
     sequences: list[int] = []
     for start in range(0, len(totals), _PACKED_TOGETHER):
-        sequences += _best_fit(totals[start : start + _PACKED_TOGETHER].clip(max=max_length), max_length)
+        rows = totals[start : start + _PACKED_TOGETHER]
+        pieces = _pieces(rows, max_length) if split else rows.clip(max=max_length)
+        sequences += _best_fit(pieces, max_length)
     return sequences
+
+
+def _pieces(lengths: Tokens, size: int) -> Tokens:
+    """Rows in pieces of at most so many tokens."""
+    import numpy as np
+
+    whole = np.full(int((lengths // size).sum()), size, dtype=np.int64)
+    return np.concatenate([whole, lengths % size])
 
 
 def _best_fit(lengths: Tokens, size: int) -> list[int]:

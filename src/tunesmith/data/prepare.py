@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from ..errors import UsageError
@@ -64,6 +64,8 @@ def prepare(
     like: Prepared | None = None,
     method: str = "sft",
     filter: dict[str, Wanted] | None = None,  # noqa: A002 - the recipe's word
+    columns: bool = False,
+    images: bool = False,
 ) -> Prepared:
     """Turn raw rows into the layout of TRL's that a method trains on, so that the loss falls on the answers.
 
@@ -82,6 +84,8 @@ def prepare(
         like: Training rows whose layout these rows, held out in a file of their own, must have too.
         method: The method to train with.
         filter: Column -> the value that rows to train on have, or several.
+        columns: Rows keep what other columns say, for reward functions: each row all columns, None where it has none.
+        images: The model is shown the rows' images; their paths start where the file is.
 
     Raises:
         UsageError: mapping or filter don't fit the columns, or the rows can't be given the layout of `like`.
@@ -89,13 +93,15 @@ def prepare(
             wrong with them, and D002.
     """
     where, kept = raw.name, filter or {}
-    detection = detection or detect(raw.rows, mapping, filtered=kept)
+    detection = detection or detect(raw.rows, mapping, filtered=kept, images=raw.folder if images else None)
     refusal = unusable(detection, where, method)
     if refusal:
         raise FindingsError([refusal])
     conversational = conversational if like is None else is_conversational(like.rows[0])
     places, left = _filtered(raw, kept)
-    rows, places, bad = _convert(places, left, reader(detection, conversational=conversational, method=method))
+    read_row = reader(detection, conversational=conversational, method=method)
+    rows, places, bad = _convert(places, left, _with_columns(read_row) if columns else read_row)
+    rows = _filled(rows, like) if columns else rows
     bad = [*raw.refused, *bad]
     unparsed = raw.unparsed()
     faults = [*([unparsed] if unparsed else []), *bad_row_findings(bad, where)]
@@ -199,6 +205,52 @@ def notes(
     return notes
 
 
+_TAKEN: Final = frozenset(
+    {
+        *("prompt", "prompts", "completion", "completions", "completion_ids"),
+        *("trainer_state", "log_extra", "log_metric", "environments"),
+        *("messages", "chosen", "rejected", "image", "images"),
+    }
+)
+"""Names under which TRL hands a reward function other things, or by which it tells layouts (GRPOTrainer, TRL 1.16)."""
+
+
+def _with_columns(read_row: Callable[[Row], Row]) -> Callable[[Row], Row]:
+    """Also keeps the raw row's own columns, whatever they hold; what JSON has no words for, such as a date, as text."""
+
+    def keeping(row: Row) -> Row:
+        converted = read_row(row)
+        own = {name: value for name, value in row.items() if name not in _TAKEN}
+        return {**json.loads(json.dumps(own, default=str)), **converted}
+
+    return keeping
+
+
+def _filled(rows: list[Row], like: Prepared | None) -> list[Row]:
+    """The rows with all columns that one of them has, or one of `like`: a function is given the same ones each time."""
+    seen = dict.fromkeys(name for row in (*(like.rows[:1] if like else ()), *rows) for name in row)
+    names = {name: None for name in seen if name != "tools"}
+    return [names | row for row in rows]
+
+
+def one_answer_a_row(prepared: Prepared) -> Prepared:
+    """Preference pairs as two rows each, one good and one bad, as TRL's KTOTrainer takes them apart; others as is."""
+    if prepared.layout != "preference":
+        return prepared
+    sides = (("chosen", True), ("rejected", False))
+    rows = [
+        {
+            **{key: value for key, value in row.items() if key not in ("chosen", "rejected")},
+            "completion": row[side],
+            "label": label,
+        }
+        for row in prepared.rows
+        for side, label in sides
+    ]
+    places = [place for place in prepared.places for _ in sides]
+    return replace(prepared, rows=rows, layout="unpaired-preference", places=places)
+
+
 def _convert(
     places: Sequence[Place], raw: Sequence[Row], read_row: Callable[[Row], Row]
 ) -> tuple[list[Row], list[Place], list[tuple[Place, BadRowError]]]:
@@ -226,7 +278,8 @@ _LAYOUTS: Final[dict[str, TrainedLayout]] = {
 def _lay_out(rows: list[Row], method: str, *, generation_marks: bool) -> tuple[list[Row], TrainedLayout, LossOn, int]:
     """The rows in one layout, what is trained of them, and how many lose answers that could have been trained."""
     if method in _LAYOUTS:
-        return rows, "preference" if "chosen" in rows[0] else _LAYOUTS[method], "completion", 0
+        layout = "preference" if "chosen" in rows[0] else _LAYOUTS[method]
+        return rows, layout, "score" if method == "reward" else "completion", 0
     if "text" in rows[0]:
         return rows, "text", "all", 0
     if not any("messages" in row for row in rows):
@@ -258,7 +311,7 @@ def _family(row: Row) -> frozenset[str]:
     """The keys that tell layouts apart; conversations can be given as a prompt with its completion."""
     if "messages" in row:
         return frozenset({"prompt", "completion"})
-    return frozenset(row.keys() - {"tools", "reference"})
+    return frozenset(row.keys() & {"prompt", "completion", "chosen", "rejected", "label", "text"})
 
 
 def is_conversational(row: Row) -> bool:

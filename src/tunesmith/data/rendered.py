@@ -50,6 +50,8 @@ def rendered_findings(rows: Sequence[Row], light: Renderer, where: str) -> list[
     Raises:
         jinja2.TemplateError: the template refuses a row.
     """
+    if any("images" in row for row in rows):
+        return []  # these look at texts; parts of type image are none
     if light.template is None or not rows or not is_conversational(rows[0]):
         return []
     found = [

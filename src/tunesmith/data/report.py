@@ -64,6 +64,7 @@ def inspect(
     context: int | None = None,
     audit: bool = True,
     quality: bool = True,
+    images: bool = False,
     progress: Progress = silent,
 ) -> DataReport:
     """Read data and report on it. What is wrong with the rows stands in the findings; it doesn't raise.
@@ -82,6 +83,7 @@ def inspect(
         context: Tokens that the model takes at most.
         audit: False leaves the audit out although there is a tokenizer.
         quality: False leaves the examination of what the rows say out.
+        images: The model is shown the rows' images; then audit and examination, which are of texts, are left out.
         progress: Hears of each stage.
 
     Raises:
@@ -95,7 +97,8 @@ def inspect(
     held = _gathered(opened) if opened.bytes <= _HELD else None
     structure = RowStructure(held.rows, held.places) if held else opened.structure()
     name = str(data) if isinstance(data, str | Path) else opened.titles[0] if len(opened.titles) == 1 else None
-    detection = detect(structure, mapping, filtered=keep)
+    folder = opened.folder if images else None
+    detection = detect(structure, mapping, filtered=keep, images=folder)
     method = method or detection.recommended or "sft"
     raw = held or _sampled(opened, structure.rows, detection, method, keep)
     if name is not None:
@@ -108,12 +111,13 @@ def inspect(
     except FindingsError as refusal:
         return report.model_copy(update={"findings": [*raw.findings, *refusal.findings]})
     progress("Counting tokens", 0, len(prepared.rows))
-    if tokenizer is not None and audit and method not in ("grpo", "rloo"):
+    shown = any("images" in row for row in prepared.rows)
+    if tokenizer is not None and audit and method not in ("grpo", "rloo") and not shown:
         measured = _audited(prepared, raw.name, method, tokenizer, training or {}, stop_ids, context)
     else:
         measured = _counted(prepared, light, method, context)
     report = report.model_copy(update=_outcome(raw, prepared, measured, light))
-    if not quality:
+    if not quality or shown:
         return report
     progress("Examining", 0, len(prepared.rows))
     figures, found = examine(prepared.rows, prepared.places, where=raw.name)

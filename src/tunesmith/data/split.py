@@ -18,10 +18,12 @@ _LEAST_DISCORDANT = 6
 
 
 def prompt_of(row: Row) -> str:
-    """What a prepared row gives before the last answer, as one text; for plain text the whole of it."""
+    """What a prepared row gives before the last answer, with its images, as one text; for plain text the whole."""
     if "text" in row:
         return str(row["text"])
     prompt = row["messages"][:-1] if "messages" in row else row["prompt"]
+    if row.get("images"):
+        prompt = [*row["images"], *prompt]
     return prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True, ensure_ascii=False)
 
 

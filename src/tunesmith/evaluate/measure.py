@@ -1,4 +1,4 @@
-"""What one model does on the held-out rows: its loss on each, and its greedy answers."""
+"""What one model does on the held-out rows: its loss on each, its score for each, and its greedy answers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..models.generate import greedy, pad_id, stop_ids
 from ..progress import Progress
 from .rows import Encoded, Question
 
@@ -21,10 +22,11 @@ LOGITS_BUDGET = 1 << 28
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's greedy answer: its text, and whether it ended by itself."""
+    """A model's greedy answer: its text, whether it ended by itself, and its tokens with the one that ended it."""
 
     text: str
     stopped: bool
+    ids: list[int]
 
 
 def row_losses(
@@ -65,10 +67,48 @@ def _batch_losses(model: PreTrainedModel, rows: list[Encoded]) -> list[float]:
 
 def _logits(model: PreTrainedModel, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
     """Logits at `positions` of every row, (rows, positions, vocabulary); all others aren't made where the model can."""
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if "logits_to_keep" in inspect.signature(whole.forward).parameters:
+    if "logits_to_keep" in inspect.signature(_whole(model).forward).parameters and not _prepends_tokens(model):
         return model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=positions).logits
-    return model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, positions]
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return logits[:, -ids.shape[1] :][:, positions]
+
+
+def _whole(model: PreTrainedModel) -> PreTrainedModel:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _prepends_tokens(model: PreTrainedModel) -> bool:
+    """Whether an adapter puts virtual tokens before the text, which then have logits too."""
+    return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
+
+
+def sequence_scores(
+    model: PreTrainedModel,
+    rows: Sequence[Sequence[int]],
+    *,
+    pad: int,
+    batch_size: int,
+    label: str,
+    progress: Progress,
+) -> list[float]:
+    """The score that a reward model gives each row of token ids, in the order of `rows`.
+
+    `pad` is the token by which the model finds where a row ends, as in its training.
+    """
+    import torch
+
+    _whole(model).config.get_text_config().pad_token_id = pad
+    scores = [0.0] * len(rows)
+    done = 0
+    for batch in _by_length([len(row) for row in rows], batch_size):
+        ids, mask = _pad([list(rows[index]) for index in batch], pad, left=False, device=model.device)
+        with torch.inference_mode():
+            found = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, 0].float().tolist()
+        for index, score in zip(batch, found, strict=True):
+            scores[index] = score
+        done += len(batch)
+        progress(label, done, len(rows))
+    return scores
 
 
 def greedy_answers(
@@ -82,52 +122,25 @@ def greedy_answers(
     progress: Progress,
 ) -> list[Answer]:
     """The model's most likely continuation of each question, token by token, in the order of `questions`."""
-    from transformers import GenerationConfig
-
     stops = stop_ids(model, tokenizer)
-    # Settings of the model's own (a repetition penalty, say) would be merged into a config given to generate().
-    model.generation_config = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=stops or None,
-        pad_token_id=_pad_id(tokenizer, stops),
-    )
-    answers = [Answer("", False)] * len(questions)
+    pad = pad_id(tokenizer, stops)
+    answers = [Answer("", False, [])] * len(questions)
     done = 0
     for batch in _by_length([len(question.ids) for question in questions], batch_size):
-        ids = _generate(model, [questions[index].ids for index in batch], _pad_id(tokenizer, stops))
-        for index, new in zip(batch, ids, strict=True):
+        ids, mask = _pad([questions[index].ids for index in batch], pad, left=True, device=model.device)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        output = greedy(model, inputs, max_new_tokens=max_new_tokens, stops=stops, pad=pad)
+        for index, new in zip(batch, output.tolist(), strict=True):
             answers[index] = _answer(tokenizer, new, stops)
         done += len(batch)
         progress(label, done, len(questions))
     return answers
 
 
-def _generate(model: PreTrainedModel, prompts: list[list[int]], pad: int) -> list[list[int]]:
-    import torch
-
-    ids, mask = _pad(prompts, pad, left=True, device=model.device)
-    with torch.inference_mode():
-        output = model.generate(input_ids=ids, attention_mask=mask)
-    return list(output[:, ids.shape[1] :].tolist())
-
-
 def _answer(tokenizer: PreTrainedTokenizerBase, new: list[int], stops: list[int]) -> Answer:
     end = next((position for position, token in enumerate(new) if token in stops), None)
-    return Answer(tokenizer.decode(new[:end], skip_special_tokens=True).strip(), end is not None)
-
-
-def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every token id that ends an answer: the tokenizer's EOS and those of the model's generation config."""
-    configured = model.generation_config.eos_token_id
-    several = configured if isinstance(configured, list) else [configured]
-    return sorted({token for token in [tokenizer.eos_token_id, *several] if token is not None})
-
-
-def _pad_id(tokenizer: PreTrainedTokenizerBase, stops: list[int]) -> int:
-    if tokenizer.pad_token_id is not None:
-        return int(tokenizer.pad_token_id)
-    return stops[0] if stops else 0
+    text = tokenizer.decode(new[:end], skip_special_tokens=True)
+    return Answer(text, end is not None, new if end is None else new[: end + 1])
 
 
 def _by_length(lengths: Sequence[int], batch_size: int, budget: int | None = None) -> Iterator[list[int]]:

@@ -46,12 +46,12 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Question:
-    """What a model is asked for one row, and the answer expected."""
+    """What a model is asked for one row, and the answer expected, where there is one."""
 
     row: int
     prompt: str
     ids: list[int]
-    expected: str
+    expected: str | None
 
 
 def held_out(folder: Path, plan: Plan, limit: int | None) -> tuple[Split, list[Row]]:
@@ -93,34 +93,42 @@ def encode(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, plan: Plan) 
     return [row for row in encoded if row.positions]
 
 
-def questions(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> list[Question]:
+def questions(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, **template: Any) -> list[Question]:
     """What rows ask: a chat is cut before its last assistant turn, which is the answer expected.
 
-    Rows without such an answer in words (plain text, or a turn that only calls tools) ask nothing.
+    Of two answers the chosen one is expected, of marked ones only a desirable one, and where a model is rewarded, the
+    reference. Rows of plain text ask nothing. `template` goes to the chat template.
     """
-    asked = (_question(row, tokenizer) for row in rows if "text" not in row.content)
-    return [question for question in asked if question is not None]
+    return [_question(row, tokenizer, template) for row in rows if "prompt" in row.content or "text" not in row.content]
 
 
-def _question(row: Row, tokenizer: PreTrainedTokenizerBase) -> Question | None:
-    content = row.content
-    if isinstance(content.get("prompt"), str):
-        return Question(
-            row.number, content["prompt"], list(tokenizer(content["prompt"])["input_ids"]), content["completion"]
-        )
-    messages = content.get("messages") or content["prompt"] + content["completion"]
-    last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
-    turns, answer = messages[:last], messages[last].get("content")
-    if not answer:
-        return None
+def _question(row: Row, tokenizer: PreTrainedTokenizerBase, template: dict[str, Any]) -> Question:
+    content, expected = row.content, _expected(row.content)
+    turns = content.get("prompt")
+    if isinstance(turns, str):
+        return Question(row.number, turns, list(tokenizer(turns)["input_ids"]), expected)
+    if turns is None or isinstance(expected, list):
+        messages = content.get("messages") or turns + expected
+        last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
+        turns, expected = messages[:last], messages[last].get("content") or None
     tools = json.loads(content["tools"]) if content.get("tools") else None
     encoded = tokenizer.apply_chat_template(
-        turns, tools=tools, add_generation_prompt=True, tokenize=True, return_dict=True
+        turns, tools=tools, add_generation_prompt=True, tokenize=True, return_dict=True, **template
     )
-    return Question(row.number, _as_text(turns), list(encoded["input_ids"]), answer)
+    return Question(row.number, as_text(turns), list(encoded["input_ids"]), expected)
 
 
-def _as_text(turns: list[dict[str, Any]]) -> str:
+def _expected(content: dict[str, Any]) -> Any:
+    """The right answer in a row, as text or as messages; None where there is none, or several are right."""
+    answer = content.get("chosen", content.get("completion", content.get("reference")))
+    several = isinstance(answer, list) and not all(isinstance(part, dict) for part in answer)
+    return None if several or content.get("label") is False else answer
+
+
+def as_text(turns: str | list[dict[str, Any]]) -> str:
+    """A prompt or an answer as text for people."""
+    if isinstance(turns, str):
+        return turns
     if len(turns) == 1:
         return str(turns[0]["content"])
     return "\n".join(f"{turn['role']}: {turn.get('content') or ''}" for turn in turns)

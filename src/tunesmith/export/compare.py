@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ..models.generate import greedy
 from .probes import Row
 
 if TYPE_CHECKING:
@@ -102,14 +103,11 @@ def greedy_stops(model: Any, rows: Sequence[Row]) -> list[list[int]]:
 def _answers(model: Any, rows: Sequence[Row], ends: list[int]) -> list[list[int]]:
     """Greedy answers to the rows' prompts, filled up with the first of `ends`."""
     import torch
-    from transformers import GenerationConfig
 
     width = max(len(row.prompt) for row in rows)
     ids = torch.tensor([[ends[0]] * (width - len(row.prompt)) + row.prompt for row in rows])
     mask = torch.tensor([[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows])
     longest = min(LONGEST_ANSWER, 2 * max(row.answer_tokens for row in rows) + 8)
-    settings = GenerationConfig(max_new_tokens=longest, do_sample=False, eos_token_id=ends, pad_token_id=ends[0])
-    with torch.inference_mode():
-        generated = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
-    answers: list[list[int]] = generated[:, width:].tolist()
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    answers: list[list[int]] = greedy(model, inputs, max_new_tokens=longest, stops=ends, pad=ends[0]).tolist()
     return answers

@@ -109,12 +109,16 @@ def _ids(text: str, tokenizer: Any) -> list[int]:
 
 
 def _parts(row: dict[str, Any]) -> tuple[Any, Any]:
-    """Prompt and completion of a prepared row: two lists of messages, or two texts."""
+    """Prompt and completion of a prepared row: two lists of messages, or two texts. Of a pair it is the chosen one."""
     if "messages" in row:
         return row["messages"][:-1], row["messages"][-1:]
     if "text" in row:
         return row["text"], ""
-    return row["prompt"], row["completion"]
+    answer = row.get("completion", row.get("chosen", row.get("reference") or ""))
+    if "prompt" not in row:
+        return answer[:-1], answer[-1:]
+    single = isinstance(answer, str) and not isinstance(row["prompt"], str)
+    return row["prompt"], [{"role": "assistant", "content": answer}] if single else answer
 
 
 def strings(rows: Iterable[dict[str, Any]], tokenizer: Any) -> list[str]:

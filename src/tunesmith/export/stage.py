@@ -12,13 +12,13 @@ from ..files import disk_errors, make_folder, sha256
 from ..models.load import load_tokenizer
 from ..progress import Progress, silent
 from ..recipe.schema import Export
-from ..records import Artifact, Check, Finding, Manifest, Plan
-from ..rules import FindingsError, finding
+from ..records import Artifact, Check, Finding, Manifest, Plan, Severity
+from ..rules import FindingsError, finding, refuse_errors
 from .architectures import look_up
 from .compare import stop_tokens
 from .convert import Kind, convert
 from .engine import version
-from .merge import FLOOR, MERGED, Merge, merge
+from .merge import FLOOR, MERGED, Merge, merge, merge_scores
 from .probes import encode, held_out
 from .tokenizer import Vocabulary, read_vocabulary
 from .verify import Expected, expect, verify
@@ -80,6 +80,7 @@ def export(folder: Path, settings: Export, *, progress: Progress = silent) -> Ma
 
     Raises:
         FindingsError: X006 or X007, the model can't be written as GGUF; the merged model and a manifest are there.
+            X016, there is nothing to merge.
         EnvironmentLacksError: the disk is full or not writable.
         UsageError: the run has no plan or no result, or its base model can't be loaded.
     """
@@ -96,22 +97,42 @@ def export(folder: Path, settings: Export, *, progress: Progress = silent) -> Ma
 
 def _export(work: _Export, plan: Plan, settings: Export) -> Manifest:
     folder = work.run
+    if plan.peft and plan.peft.virtual:
+        return _nothing_to_merge(work, plan, settings)
     tokenizer = load_tokenizer(folder / RESULT)
     raw = held_out(folder, plan)
     rows = encode(raw, tokenizer)
-    merged = merge(plan.model, folder / RESULT, tokenizer, rows, work.folder, work.progress)
+    if plan.head == "score":
+        work.findings.append(finding("X018", "export"))
+        _keep_merged(work, merge_scores(plan, folder / RESULT, tokenizer, rows, work.folder), plan.model.dtype)
+        return _publish(work)
+    merged = merge(plan, folder / RESULT, tokenizer, rows, work.folder, work.progress)
     try:
-        if _keep_merged(work, merged, plan.model.dtype) and settings.gguf:
+        types = settings.types(plan.method, virtual=False)
+        if _keep_merged(work, merged, plan.model.dtype) and types:
             source = _translate(merged, tokenizer)
             expected = expect(merged, tokenizer, rows, raw)
             del merged  # frees the weights
-            for kind in dict.fromkeys(settings.gguf):
+            for kind in dict.fromkeys(types):
                 _make(work, kind, source, expected)
     except FindingsError as error:
         work.findings.extend(error.findings)
         _publish(work)
         raise
     return _publish(work)
+
+
+def _nothing_to_merge(work: _Export, plan: Plan, settings: Export) -> Manifest:
+    """A manifest that says so: virtual tokens change no weight.
+
+    Raises:
+        FindingsError: X016, GGUF files are asked for.
+    """
+    severity: Severity = "error" if settings.types(plan.method, virtual=True) else "note"
+    work.findings.append(finding("X016", "export", severity=severity, trained=plan.trained))
+    manifest = _publish(work)
+    refuse_errors(work.findings)
+    return manifest
 
 
 def _publish(work: _Export) -> Manifest:
@@ -141,6 +162,7 @@ def _results(folder: Path) -> list[Path]:
 def _keep_merged(work: _Export, merged: Merge, dtype: str) -> bool:
     """Enter the merged model; whether it is fit to be converted."""
     work.checks.extend(merged.checks)
+    work.findings.extend(merged.findings)
     for check in merged.checks:
         if not check.passed:
             assert check.code is not None

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from ..errors import StoppedError, TunesmithError, UsageError
+from ..errors import EnvironmentLacksError, StoppedError, TunesmithError, UsageError
 from ..files import disk_errors, exclusive
-from ..records import LOCKED, RUN_LOCK, Event, RunRecord
+from ..records import LOCKED, RUN_LOCK, Event, Plan, RunRecord
 from ..track.events import FILENAME, follow_events
+from ..track.failures import told_failure
+from .distributed import command, environment, signal_workers, works_on
+from .slurm import write_script
 
 LOG = "worker.log"
 
@@ -43,19 +46,34 @@ def stop(folder: Path) -> None:
         UsageError: the run isn't running on this machine.
     """
     record = RunRecord.load(folder)
-    if record.pid is None or not is_alive(folder):
+    if record.status == "running" and record.host not in (None, socket.gethostname()):
+        raise UsageError(
+            f"Run {record.id} isn't running here.",
+            why=f"Its worker is on {record.host}, as process {record.pid}; here that number means another process.",
+            fix=f"Stop it there: `tunesmith runs stop {folder}` on {record.host}.",
+        )
+    alive = is_alive(folder)
+    if alive and record.pid is not None and not works_on(record.pid, folder):
+        raise UsageError(
+            f"Run {record.id} can't be stopped from here.",
+            why=f"It is at work, but process {record.pid} of this machine isn't its worker; maybe a container's is.",
+            fix="Stop it where it was started.",
+        )
+    if record.pid is None or not alive:
         raise UsageError(
             f"Run {record.id} isn't running here.",
             why=f"Its status is {settled(folder).status}.",
             fix="Nothing to stop.",
         )
-    os.kill(record.pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        os.kill(record.pid, signal.SIGTERM)
 
 
-def run_worker(folder: Path, listen: Callable[[Event], None]) -> RunRecord:
-    """Start the worker on a prepared run folder, pass its events to `listen`, and wait for its end.
+def run_worker(folder: Path, listen: Callable[[Event], None], *, anyway: bool = False) -> RunRecord:
+    """Start the worker of a prepared run folder, or several, pass their events to `listen`, and wait for the end.
 
-    Ctrl-C and SIGTERM ask the worker to save and stop; a second one ends it at once.
+    Ctrl-C and SIGTERM ask the worker to save and stop; a second one ends it at once. `anyway`: resume under other
+    conditions than those of the checkpoint.
 
     Returns:
         The run's record when it is done.
@@ -63,13 +81,17 @@ def run_worker(folder: Path, listen: Callable[[Event], None]) -> RunRecord:
     Raises:
         TunesmithError: the worker failed; the error says what it said.
         StoppedError: the run was stopped and can be resumed.
+        EnvironmentLacksError: the plan is for several nodes; RUN/slurm.sh, which a cluster can start, is written.
     """
     if is_alive(folder):
         raise _running_already(folder)
+    plan = Plan.load(folder)
+    if plan.processes.nodes > 1:
+        raise _for_a_cluster(folder, plan)
     events = folder / FILENAME
     start = events.stat().st_size if events.exists() else 0
     failure: Event | None = None
-    process = _start(folder)
+    process = _start(folder, plan, anyway=anyway)
     with _requests_passed_on(process) as asked:
         for event in follow_events(folder, lambda: process.poll() is None, start=start):
             failure = event if event.kind == "fail" else failure
@@ -87,12 +109,25 @@ def _running_already(folder: Path) -> UsageError:
     )
 
 
-def _start(folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tunesmith.train.worker", str(folder)]
+def _for_a_cluster(folder: Path, plan: Plan) -> EnvironmentLacksError:
+    script = write_script(folder, plan)
+    return EnvironmentLacksError(
+        f"Run {folder.name} is prepared, and is trained on {plan.processes.nodes} nodes.",
+        why="A command on one machine can't start the others; a cluster's queue can.",
+        fix=f"Submit it with `sbatch {script}`, also to resume it.",
+    )
+
+
+def _start(folder: Path, plan: Plan, *, anyway: bool = False) -> subprocess.Popen[bytes]:
     with disk_errors(folder / LOG), (folder / LOG).open("ab") as log:
         # A session of its own: Ctrl-C in the terminal reaches only this process, which passes it on as a request.
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment()
+            command(folder, plan.processes, anyway=anyway),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=environment(plan.processes, plan.hardware),
         )
 
 
@@ -108,9 +143,8 @@ def _requests_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]
         return
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            # Not SIGINT: a command in the background of a shell inherits that as ignored, and its worker with it.
-            os.kill(process.pid, signal.SIGKILL if asked else signal.SIGTERM)
+        # Not SIGINT: a command in the background of a shell inherits that as ignored, and its worker with it.
+        signal_workers(process.pid, signal.SIGKILL if asked else signal.SIGTERM)
         asked.append(number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -121,30 +155,20 @@ def _requests_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]
             signal.signal(number, handler)
 
 
-def _environment() -> dict[str, str]:
-    environment = dict(os.environ)
-    environment.setdefault("TOKENIZERS_PARALLELISM", "true")
-    environment.setdefault("OMP_WAIT_POLICY", "passive")
-    environment["TRANSFORMERS_VERBOSITY"] = "warning"  # the log keeps what the terminal is spared
-    for name in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID"):
-        environment.pop(name, None)  # they would send the metrics away; only the recipe may say so
-    if "CUDA_VISIBLE_DEVICES" not in environment:
-        # One process drives one device; several processes come with accelerate (roadmap).
-        environment["CUDA_VISIBLE_DEVICES"] = "0"
-    return environment
-
-
 def _outcome(folder: Path, code: int, failure: Event | None, *, stop_asked: bool) -> RunRecord:
     record = RunRecord.load(folder)
     if code == 0 and record.status == "done":
         return record
-    if code == LOCKED:
+    if code == LOCKED or is_alive(folder):
         raise _running_already(folder)
     if failure is not None:
         said = failure.data
         error = TunesmithError(said["what"], why=said["why"], fix=said["fix"])
         error.exit_code = said["exit_code"]
         raise error
+    if told := told_failure(folder):
+        record.model_copy(update={"status": "failed", "pid": None, "error": str(told)}).save(folder)
+        raise told
     if record.status == "stopped" or stop_asked:
         saved = record.status == "stopped" and record.step > 0
         record.model_copy(update={"status": "stopped", "pid": None}).save(folder)

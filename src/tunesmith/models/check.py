@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..recipe.schema import Adapter
+from ..recipe.adapter import LOW_RANK, Adapter
 from ..records import Finding, ModelFacts, Severity
 from ..rules import finding
 from .architectures import architectures
@@ -12,8 +12,8 @@ from .families import tuned_siblings
 from .lora import adapted_layers, halved_targets
 
 
-def check_model(model: ModelFacts, *, method: str, adapter: Adapter) -> Iterator[Finding]:
-    """Findings on the model, and on what LoRA makes of it."""
+def check_model(model: ModelFacts, *, method: str, adapter: Adapter, images: bool = False) -> Iterator[Finding]:
+    """Findings on the model, and on what LoRA makes of it; with `images` it is shown those of the rows."""
     if model.kind == "base" and method == "sft":
         siblings = tuned_siblings(model.name)
         remedy = f"Take {' or '.join(siblings[:2])}" if siblings else "Take its tuned version, if there is one"
@@ -33,9 +33,9 @@ def check_model(model: ModelFacts, *, method: str, adapter: Adapter) -> Iterator
     if model.vision:
         yield finding("P034", "model", model=model.name, share=_share(model.parts.vision, model))
         tower = architectures()["vision"].get(model.model_type)
-        if tower and not tower.get("causal"):
+        if tower and not tower.get("causal") and not images:
             yield _not_causal(model, "a class for images and text")
-    if model.experts and adapter.kind != "none":
+    if model.experts and adapter.kind in LOW_RANK:
         yield from _experts(model, adapter)
 
 

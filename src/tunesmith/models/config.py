@@ -49,6 +49,20 @@ class Config:
                 raise self.absurd(name, "a whole number above 0")
         return self.number(*names)
 
+    def share(self, *names: str) -> float:
+        """The first of `names` that it has, a share of something; 0 where it has none.
+
+        Raises:
+            UsageError: the value isn't a number from 0 to 1.
+        """
+        for name in names:
+            value = self._value(name)
+            if value is not None:
+                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                    raise self.absurd(name, "a number from 0 to 1")
+                return float(value)
+        return 0.0
+
     def flag(self, name: str) -> bool:
         """Whether it says yes; no where it is silent.
 

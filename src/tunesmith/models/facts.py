@@ -16,6 +16,8 @@ from .families import find_known, kind_of
 from .parts import count_parts, linear_shapes, part_of
 from .source import Source, read_json
 from .stored import Stored, lacks_weights, stored_tensors
+from .table import read_table
+from .tokens import widened
 
 _DTYPES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -42,7 +44,7 @@ def model_facts(source: Source, *, planning: bool = False) -> ModelFacts:
     parameters = sum(weight.parameters for weight in weights)
     dtype = _dtype(stored, config, quantised=bool(quantised))
     sizes, known = drawn.sizes, find_known(source.name)
-    return ModelFacts(
+    facts = ModelFacts(
         name=source.name,
         location=source.location,
         revision=source.revision,
@@ -66,12 +68,13 @@ def model_facts(source: Source, *, planning: bool = False) -> ModelFacts:
         context=sizes.context,
         window=sizes.window,
         windowed=sizes.windowed,
+        attention_dropout=_attention_dropout(config, source.name),
         dtype=dtype,
         tied=tied,
         quantised=quantised,
         vision=drawn.vision,
         other_task=_other_task(config, source.name),
-        has_template=known.has_template if known and source.as_of else _has_template(source.folder),
+        has_template=known.has_template if known and source.as_of else _has_template(source.tokenizer_folder),
         stop_ids=stop_ids(source.folder),
         kind=known.kind if known else kind_of(source.name),
         gated=known.gated if known else None,
@@ -82,7 +85,10 @@ def model_facts(source: Source, *, planning: bool = False) -> ModelFacts:
         missing=_missing(parts, drawn),
         origin="table" if source.as_of else "files",
         as_of=source.as_of,
+        tokenizer=str(source.tokenizer or ""),
+        earlier=list(source.earlier),
     )
+    return widened(facts, source.embeddings)
 
 
 def stop_ids(folder: Path) -> list[int]:
@@ -142,6 +148,15 @@ def _missing(parts: ParameterParts, drawn: Blueprint) -> int:
 def _active(parameters: int, parts: ParameterParts, count: int, chosen: int) -> int:
     idle = parts.experts * (count - chosen) // count if 0 < chosen <= count else 0
     return parameters - idle
+
+
+def _attention_dropout(values: Mapping[str, Any], name: str) -> float:
+    """Under any of the names that architectures have for it."""
+    text = Config(values, {}, name).part("text_config", {}).values
+    whole = {**values, **text}
+    silent = read_table("packing")["dropout"].get(Config(whole, {}, name).word("model_type"), 0.0)
+    defaults = {"attention_dropout": silent}
+    return Config(whole, defaults, name).share("attn_pdrop", "attention_probs_dropout_prob", "attention_dropout")
 
 
 def _quantised(config: Mapping[str, Any], name: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken
+
 from ..errors import UsageError
 from .facts import stop_ids
 from .load import load_tokenizer, read_template
@@ -34,8 +36,16 @@ class LightTokenizer:
 
     error = 0.0
 
-    def __init__(self, folder: Path, chat_template: str | None = None) -> None:
-        """Read the tokenizer in `folder`; `chat_template` is the path of a Jinja file that replaces its template.
+    def __init__(
+        self, folder: Path, chat_template: str | None = None, *, tokens: Sequence[str] = (), model: Path | None = None
+    ) -> None:
+        """Read the tokenizer in `folder`.
+
+        Args:
+            folder: With its files.
+            chat_template: Path of a Jinja file that replaces its template.
+            tokens: Those that it lacks are added.
+            model: Folder with the model's generation settings, where it is another one.
 
         Raises:
             UsageError: the folder has no tokenizer that can be read.
@@ -43,6 +53,7 @@ class LightTokenizer:
         self._tokenizer = _backend(folder)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self._tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
         config = folder / "tokenizer_config.json"
         settings = read_json(config) if config.exists() else {}
         self._special = {
@@ -55,7 +66,7 @@ class LightTokenizer:
         self.template = read_template(chat_template) if chat_template else _own_template(folder, settings)
         self._marked = marked_template(self.template) if self.template else None
         self.has_generation_marks = self._marked is not None
-        self._stop_ids = stop_ids(folder)
+        self._stop_ids = stop_ids(model or folder)
 
     def render(
         self, messages: list[dict[str, Any]], *, prompt: bool = False, tools: Any = None, marked: bool = False
@@ -159,6 +170,11 @@ class LightTokenizer:
     def has_token(self, text: str) -> bool:
         """Whether `text` is one token."""
         return self._tokenizer.token_to_id(text) is not None
+
+    def ids_of(self, tokens: Sequence[str]) -> dict[str, int]:
+        """The ids of some tokens; what is no token has none."""
+        found = {token: self._tokenizer.token_to_id(token) for token in tokens}
+        return {token: number for token, number in found.items() if number is not None}
 
     def named_tokens(self) -> set[str]:
         """BOS, EOS, pad and unknown token, those that are set."""

@@ -7,6 +7,9 @@ from typing import Literal
 
 from ..records import LinearShape, ModelFacts
 
+FEEDFORWARD = ("down_proj", "fc2", "w2", "dense_4h_to_h", "fc_out")
+"""Names of the layer that ends an MLP, by architecture."""
+
 Targets = Literal["all-linear"] | Sequence[str]
 
 

@@ -5,15 +5,25 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from ..errors import EnvironmentLacksError, UsageError
+from ..files import sha256
+from ..records import EarlierAdapter, Plan, RunRecord
 from .families import KnownModel, find_known, near_names, write_config
 
 BUILTIN = {"builtin:small": "demo/small"}
+ADAPTER_FILE = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_RESULT = "model"
+_WIDENED = ("embed_tokens.weight", "lm_head.weight", "base_layer.weight")
+_TOLD = ("r", "lora_alpha", "target_modules", "use_dora", "use_rslora", "num_virtual_tokens", "trainable_token_indices")
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -32,6 +42,9 @@ class Source:
         folder: Local folder with the model's small files (config, tokenizer).
         revision: Commit on the Hub; None for local models.
         as_of: Date of the table of known models that stands in for the Hub; then the folder holds config.json alone.
+        earlier: Adapters of earlier runs that belong on top of it, oldest first.
+        embeddings: Rows that these runs widened its embedding to; 0 if they didn't.
+        tokenizer: Folder of the tokenizer, where it isn't `folder`.
     """
 
     name: str
@@ -39,11 +52,20 @@ class Source:
     folder: Path
     revision: str | None = None
     as_of: str = ""
+    earlier: tuple[EarlierAdapter, ...] = ()
+    embeddings: int = 0
+    tokenizer: Path | None = None
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer and its chat template are."""
+        return self.tokenizer or self.folder
 
 
 def locate(name: str, revision: str | None = None, *, planning: bool = False) -> Source:
     """Find a model by name; for the Hub, fetch its small files and pin the commit.
 
+    The model of a run folder is the run's result: a whole model, or an adapter on the base that it was trained on.
     With `planning`, a known model is taken from the shipped table when the Hub can't be reached or doesn't give it.
 
     Raises:
@@ -101,12 +123,10 @@ def _builtin(name: str) -> Source:
 
 
 def _local(name: str, folder: Path) -> Source:
-    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
-        raise UsageError(
-            f"{name} is an adapter, not a model.",
-            why="An adapter alone has no weights to train on; its base must be merged with it first.",
-            fix="Use the merged model (`tunesmith export RUN` writes RUN/export/merged), or the base model.",
-        )
+    if (folder / RunRecord.filename).exists():
+        folder = _result(name, folder)
+    if (folder / ADAPTER_FILE).exists() and not (folder / "config.json").exists():
+        return _on_base(name, folder)
     if not (folder / "config.json").exists():
         raise UsageError(
             f"{name} has no config.json.",
@@ -114,6 +134,78 @@ def _local(name: str, folder: Path) -> Source:
             fix="Give the folder that save_pretrained wrote.",
         )
     return Source(name, str(folder), folder)
+
+
+def _result(name: str, run: Path) -> Path:
+    """The trained model of a run folder.
+
+    Raises:
+        UsageError: it has none.
+    """
+    record = RunRecord.load(run)
+    if record.result is None or not (run / record.result).is_dir():
+        raise UsageError(
+            f"Run {name} has no trained model.",
+            why=f"Its status is {record.status}: there is nothing to go on from.",
+            fix=f"Finish it first: `tunesmith resume {name}`.",
+        )
+    return run / record.result
+
+
+def _on_base(name: str, adapter: Path) -> Source:
+    """The base of an adapter, with all the adapters that belong on it."""
+    base = _base_of(name, adapter)
+    own_tokenizer = adapter if (adapter / "tokenizer_config.json").exists() else base.tokenizer
+    return replace(base, name=name, earlier=(*base.earlier, read_adapter(adapter)), tokenizer=own_tokenizer)
+
+
+def _base_of(name: str, adapter: Path) -> Source:
+    """What an adapter was trained on: by the plan of its run, else by PEFT's own record."""
+    if adapter.name == _RESULT and (adapter.parent / Plan.filename).exists():
+        facts = Plan.load(adapter.parent).model
+        base = locate(facts.location, facts.revision)
+        kept = facts.earlier[:-1] if facts.continues else facts.earlier
+        return replace(base, earlier=tuple(kept), embeddings=facts.embeddings)
+    settings = read_json(adapter / ADAPTER_FILE)
+    if not settings.get("base_model_name_or_path"):
+        raise UsageError(
+            f"{name} is an adapter that doesn't say of which model.",
+            why="Its adapter_config.json has no base_model_name_or_path, and no plan lies beside it.",
+            fix="Use the merged model (`tunesmith export RUN` writes RUN/export/merged), or enter the base there.",
+        )
+    return locate(str(settings["base_model_name_or_path"]), settings.get("revision"))
+
+
+def read_adapter(folder: Path) -> EarlierAdapter:
+    """What an adapter's small files say of it.
+
+    Raises:
+        UsageError: they can't be read.
+    """
+    settings, weights = read_json(folder / ADAPTER_FILE), folder / ADAPTER_WEIGHTS
+    try:
+        with safe_open(weights, "np") as file:
+            sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no dict
+    except (OSError, SafetensorError) as error:
+        raise UsageError(
+            f"{weights} can't be read.", why=str(error), fix="Copy or download the adapter again."
+        ) from None
+    return EarlierAdapter(
+        path=str(folder),
+        sha256=sha256(weights),
+        kind=str(settings.get("peft_type", "unknown")),
+        task=str(settings.get("task_type") or "CAUSAL_LM"),
+        parameters=sum(size for name, size in sizes.items() if _is_trained(name, settings)),
+        settings={name: value for name, value in settings.items() if name in _TOLD and value is not None},
+    )
+
+
+def _is_trained(name: str, settings: dict[str, Any]) -> bool:
+    """Whether an adapter's tensor is its own: PEFT also saves embeddings that were only widened, and tied rows."""
+    layer, _, tokens = name.removeprefix("base_model.model.").partition(".token_adapter.")
+    listed = settings.get("trainable_token_indices")
+    own = not tokens or not isinstance(listed, dict) or layer in listed
+    return own and not name.endswith(_WIDENED)
 
 
 def _hub(name: str, revision: str | None) -> Source:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from ..recipe.schema import Adapter
+from ..recipe.adapter import Adapter
 from ..records import Choice, ModelFacts
 from .parameters import trained_parameters
 from .rates import Kind, usual_epochs, usual_learning_rate
@@ -18,6 +18,7 @@ _BITS_PER_PARAMETER = 2.0
 _BITS_PER_TOKEN = 1.0
 """What a token of text teaches at most, its loss in bits (Schulman et al. 2025, LoRA Without Regret)."""
 KINDS: Final[tuple[Kind, ...]] = ("none", "lora", "qlora")
+_SOFT: Final[dict[Kind, str]] = {"prompt": "prompt tuning", "prefix": "prefix tuning", "ia3": "IA3"}
 _RANKS = (16, 32, 64, 128, 256)
 _WARM_UP = 0.05
 _EPOCHS = {"dpo": 1, "kto": 1, "reward": 1, "grpo": 1, "rloo": 1}
@@ -77,6 +78,8 @@ def learning_rate_for(model: ModelFacts, kind: Kind, method: str = "sft") -> Adv
     by = "" if method == "sft" else f" by {method}"
     if kind == "none":
         return Advice(rate, f"usual for full fine-tuning{by} of {size} parameters")
+    if kind not in KINDS:
+        return Advice(rate, f"usual for {_SOFT[kind]}")
     return Advice(rate, f"usual for LoRA{by} of {size} parameters: {rate / full:.2g} times that of full fine-tuning")
 
 
@@ -117,10 +120,10 @@ def advise(model: ModelFacts, adapter: Adapter, tokens: int, fits: Mapping[Kind,
         fits: Which kinds of training fit into the memory.
     """
     kind = adapter_for(model, tokens, fits)
-    if kind is None:
+    if kind is None or adapter.kind not in KINDS:
         return []
     advised = {"adapter.kind": kind} if kind.value != adapter.kind else {}
-    if adapter.kind != "none" and kind.value != "none":
+    if adapter.kind in ("lora", "qlora") and kind.value != "none":
         rank = rank_for(model, tokens, adapter.targets)
         advised |= {"adapter.r": rank} if rank.value > adapter.r else {}
     return [Choice(name=name, value=one.value, reason=one.reason, source="plan") for name, one in advised.items()]

@@ -7,11 +7,14 @@ import os
 import platform
 import shutil
 import subprocess
+from pathlib import Path
 
 from ..records import Hardware
 
 _QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
 _MIB = 1 << 20
+_CPUINFO = Path("/proc/cpuinfo")
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 _BF16_SINCE = 8.0  # compute capability of Ampere, the first with bf16
 
 
@@ -57,8 +60,17 @@ def _cpu_or_mps() -> Hardware:
         count=1,
         memory=_main_memory(),
         cores=_cores(),
-        bf16=False,
+        bf16=not apple and _multiplies_bf16(),
     )
+
+
+def _multiplies_bf16() -> bool:
+    """Whether the processor has instructions for products in bf16, as Linux names them; elsewhere that isn't known."""
+    try:
+        flags = _CPUINFO.read_text(encoding="utf-8").partition("flags")[2].partition("\n")[0].split()
+    except OSError:
+        return False
+    return not _BF16_FLAGS.isdisjoint(flags)
 
 
 def _main_memory() -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..recipe import Recipe
+from ..recipe.schema import Export
 from ..records import Finding, Plan, Severity
 from ..records.cost import CostEstimate, TimeEstimate
 from ..rules import finding
@@ -79,7 +80,7 @@ def disk_needs(plan: Plan) -> dict[str, int]:
     A checkpoint holds what is trained, in its dtype, and the optimizer's state. One more than `save_total_limit` is
     there for a moment, since the new one is written before the oldest goes (Trainer, Transformers 5.23).
     """
-    width = 4 if plan.lora else _WIDTH[plan.model_kwargs["dtype"]]
+    width = 4 if plan.peft else _WIDTH[plan.model_kwargs["dtype"]]
     result = plan.parameters_trained * width
     limit = plan.training.get("save_total_limit")
     steps = plan.training.get("save_steps") or plan.steps
@@ -87,12 +88,13 @@ def disk_needs(plan: Plan) -> dict[str, int]:
     if plan.training.get("save_strategy") == "epoch":
         saves = math.ceil(plan.epochs)
     kept = 0 if plan.training.get("save_strategy") == "no" else min(saves, limit + 1 if limit else saves)
-    gguf = plan.recipe.get("export", {}).get("gguf", [])
+    virtual = plan.peft is not None and plan.peft.virtual
+    gguf = Export.model_validate(plan.recipe.get("export", {})).types(plan.method, virtual=virtual)
     stored = _WIDTH.get(plan.model.dtype, 4)
     return {
         "checkpoints": kept * (result + plan.memory.optimizer),
         "result": result,
-        "merged model": plan.parameters * stored if plan.lora else 0,
+        "merged model": plan.parameters * stored if plan.peft and not virtual else 0,
         "GGUF": round(sum(plan.parameters * _GGUF[kind] for kind in gguf)),
     }
 
@@ -124,8 +126,11 @@ def merge_memory(plan: Plan) -> int:
     """Bytes of main memory that the export needs at its peak.
 
     The tuned model is loaded and merged in float32 (export/merge.py): 4 bytes for each parameter of base and adapter.
+    Virtual tokens aren't merged.
     """
-    adapter = plan.parameters_trained if plan.lora else 0
+    if plan.peft and plan.peft.virtual:
+        return 0
+    adapter = plan.parameters_trained if plan.peft else 0
     return 4 * (plan.parameters + adapter) + _PROCESS
 
 

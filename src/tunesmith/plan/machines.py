@@ -79,6 +79,15 @@ class Machine:
         return Range(low=self.start[0], likely=self.start[1], high=self.start[2])
 
 
+def divided(machine: Machine, processes: int) -> Machine:
+    """The machine as each of several processes has it: a GPU is its own, of a processor it has a share."""
+    if machine.device.family != "cpu":
+        return machine
+    device = machine.device
+    share = {name: getattr(device, name) / processes for name in ("half", "full", "bandwidth")}
+    return replace(machine, device=replace(device, **share))
+
+
 @functools.cache
 def _read(name: str) -> dict[str, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -21,11 +21,11 @@ from .limits import check_disk, free_disk
 from .machines import Machine, can_start, find_machine, hardware_of, machine_here, machines
 from .offers import live_flavors, sky_machines
 from .outlook import disk_room, options
-from .preflight import check_method
 from .remote import is_remote
 from .resolve import Resolved, resolve
-from .rewards import check_rewards
+from .rewards import call_rewards, check_rewards
 from .rows import Rows, Tokenizer, gather_rows
+from .start import starting_model
 from .vocabulary import check_vocabulary
 
 
@@ -55,10 +55,13 @@ def make(
     """
     source = locate(recipe.model, recipe.revision, planning=not trains)
     facts = model_facts(source, planning=not trains)
-    rewarded = check_rewards(recipe, conversational=facts.has_template or recipe.chat_template is not None)
-    refuse_errors([*check_method(recipe.method), *rewarded])
+    unfit = check_rewards(recipe)
+    refuse_errors(unfit)
     tokenizer = _tokenizer(recipe, source, facts)
-    rows = gather_rows(recipe, tokenizer, facts.context)
+    facts = starting_model(recipe.adapter, facts, tokenizer)
+    rows = gather_rows(recipe, tokenizer, facts.context, images=facts.vision)
+    rewarded = [*unfit, *call_rewards(recipe, rows.train)]
+    refuse_errors(rewarded)
     hardware, machine = _where(recipe, facts, rows, live=live)
     resolved = resolve(recipe, rows, facts, hardware, run=run, machine=machine)
     if exact:
@@ -79,7 +82,8 @@ def _check_disk(resolved: Resolved, folder: Path) -> list[Finding]:
 
 def _tokenizer(recipe: Recipe, source: Source, facts: ModelFacts) -> Tokenizer:
     if not source.as_of:
-        return LightTokenizer(source.folder, recipe.chat_template)
+        folder, tokens = source.tokenizer_folder, recipe.adapter.tokens
+        return LightTokenizer(folder, recipe.chat_template, tokens=tokens, model=source.folder)
     has_template = facts.has_template or recipe.chat_template is not None
     return EstimatedTokenizer(bytes_per_token(facts.vocabulary), has_template=has_template)
 
@@ -108,7 +112,7 @@ def _cheapest(recipe: Recipe, facts: ModelFacts, rows: Rows, offered: list[Machi
     """The machine to take for what the recipe trains; the largest where none has the memory."""
     largest = max(offered, key=lambda one: (one.memory, -one.devices))
     first = resolve(recipe, rows, facts, hardware_of(largest), run="", machine=largest)
-    found, _ = recommend(options(first.plan, first.step, rows, offered), recipe.adapter.kind)
+    found, _ = recommend(options(first.plan, first.settled, offered, [recipe.adapter.kind]))
     return next((one for one in offered if found and one.name == found.machine), largest)
 
 
@@ -122,8 +126,9 @@ def _offered(*, live: bool) -> list[Machine]:
 def _compared(resolved: Resolved, *, live: bool) -> Resolved:
     """With what other machines would take, which of those that the recipe's `launch.on` starts to take, and P035."""
     plan, offered = resolved.plan, _offered(live=live)
-    here = [replace(resolved.machine, devices=resolved.step.devices)] if resolved.machine.provider == "here" else []
-    found = options(plan, resolved.step, resolved.rows, [*here, *offered])
+    machine, used = resolved.machine, resolved.settled.step.devices
+    here = [replace(machine, devices=used)] if machine.provider == "here" else []
+    found = options(plan, resolved.settled, [*here, *offered])
     kind, place = plan.recipe["adapter"]["kind"], plan.recipe["launch"]["on"]
     best, reason = recommend([one for one in found if place == "local" or can_start(place, one.provider)], kind)
     said = f"{best.machine} ({best.provider}): {reason}" if best else reason
@@ -138,4 +143,4 @@ def _compared(resolved: Resolved, *, live: bool) -> Resolved:
 def _exactly(resolved: Resolved, source: Source) -> Resolved:
     from .exact import exact_peak
 
-    return resolved.having(memory=exact_peak(resolved.step, source.folder))
+    return resolved.having(memory=exact_peak(resolved.settled.step, source.folder))

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
+from ..data.label_findings import cut_severity
 from ..recipe.schema import Recipe
 from ..records import Finding, Plan, Severity
 from ..rules import finding
+from .adapter_checks import check_adapter
 from .environment import check_versions
+from .fast import check_fast
 from .fit import need
+from .method_checks import check_method
 from .parameters import unknown_targets
 from .rates import usual_learning_rate
+from .refused import check_refused
 from .remote import check_launch, is_remote
 from .rows import Rows
 from .settings_checks import check_settings
+from .sizing import devices_of
+from .watching import check_watch
 
 # Arguments of TRL that the run folder, the plan or a later part of tunesmith owns: name -> (why, what to do).
 OWNED = {
@@ -28,43 +35,51 @@ OWNED = {
     "logging_nan_inf_filter": ("the guard against NaN needs it off", "Leave it out."),
     "disable_tqdm": ("tunesmith shows the progress itself", "Leave it out."),
     "trackio_static_space_id": ("it publishes a Space, or ends the run", "Leave it out."),
-    "model_init_kwargs": ("the plan loads the model", "Use `dtype:` and `revision:` at the top of the recipe."),
+    "model_init_kwargs": (
+        "the plan loads the model",
+        "Use `dtype:` and `revision:` at the top of the recipe, and `speed: {attention: ...}`.",
+    ),
     "trust_remote_code": ("model code from a repository is never run", "Leave it out."),
     "chat_template_path": ("the recipe names the template", "Set `chat_template:` at the top of the recipe."),
-    "load_best_model_at_end": (
-        "the test rows would no longer be unseen",
-        "Leave it out; the curve shows the best step.",
-    ),
+    "load_best_model_at_end": ("the recipe says what chooses the result", "Use `watch: {best: true}`."),
+    "metric_for_best_model": ("the recipe says what chooses the result", "Use `watch: {metric: ...}`."),
+    "greater_is_better": ("it follows from the metric", "Use `watch: {metric: ...}`."),
+    "enable_jit_checkpoint": ("a stop that is asked for is saved anyway", "Leave it out."),
+    "restore_callback_states_from_checkpoint": ("a resumed run decides by the log", "Leave it out."),
+    "ignore_data_skip": ("a resumed run would train rows again", "Leave it out."),
     "save_only_model": ("a checkpoint without optimizer can't be resumed", "Leave it out."),
     "push_to_hub": ("the recipe names the repository", "Set `hub: {repo: OWNER/NAME}` at the top of the recipe."),
     "hub_model_id": ("the recipe names the repository", "Set `hub: {repo: OWNER/NAME}` at the top of the recipe."),
     "hub_token": ("secrets don't belong in a recipe", "Log in with `hf auth login`."),
-    "deepspeed": ("several processes aren't built yet (roadmap)", "Leave it out."),
-    "fsdp": ("several processes aren't built yet (roadmap)", "Leave it out."),
+    "deepspeed": ("the plan makes its configuration", "Use `launch: {sharding: zero2}` or zero3."),
+    "fsdp": ("the plan makes its configuration", "Use `launch: {sharding: fsdp}`."),
+    "fsdp_config": ("the plan makes its configuration", "Use `launch: {sharding: fsdp}`."),
     "use_cpu": ("the plan chooses the device", 'Set CUDA_VISIBLE_DEVICES="" in the environment.'),
     "dataset_text_field": ("tunesmith prepares the rows", "Use `data: {mapping: {text: COLUMN}}`."),
     "eos_token": ("the audit and the export rely on the tokenizer's own", "Set eos_token in tokenizer_config.json."),
-    "save_strategy": ("the best checkpoint isn't chosen: the test rows stay unseen", "Use steps or epoch."),
-    "use_liger_kernel": ("TRL removes it, and its kernels aren't built in yet (roadmap)", "Leave it out."),
+    "save_strategy": ("a run that is killed has to resume from its last step", "Use steps, and `watch: {best: true}`."),
+    "use_liger_kernel": ("TRL removes it; the plan takes the kernels that are installed", "Leave it out."),
     "report_to": ("`all` loads trackers that nobody asked for", "Name them: `report_to: [trackio, tensorboard]`."),
     "dataset_kwargs": ("tunesmith prepares the rows", "Leave it out."),
-    "packing": ("packing isn't built yet (roadmap)", "Leave it out."),
-    "eval_packing": ("packing isn't built yet (roadmap)", "Leave it out."),
-    "padding_free": ("packing isn't built yet (roadmap)", "Leave it out."),
+    "reward_weights": ("each reward has its own", "Use `rewards: [{name: ..., weight: ...}]`."),
+    "log_completions_hub_repo": ("it publishes prompts and answers", "Leave it out."),
 }
 # Of these, only some values are refused.
 _ALLOWED_BUT: dict[str, tuple[Any, ...]] = {"report_to": ("all", ["all"]), "save_strategy": ("best",)}
 # Module that a tracker of Transformers needs, where it isn't called like the tracker.
 _TRACKER_MODULES = {"neptune": "neptune", "azure_ml": "azureml", "dvclive": "dvclive"}
+_KINDS: Final = {
+    "none": "full fine-tuning",
+    "lora": "LoRA",
+    "qlora": "LoRA",
+    "prompt": "prompt tuning",
+    "prefix": "prefix tuning",
+    "ia3": "IA3",
+}
 _FAR_OFF = 10.0
+_MOST_TOLD = 1000
 _FEW_STEPS = 10
 _BF16_SAFE_RATE = 1e-4
-
-
-def check_method(method: str) -> Iterator[Finding]:
-    """P001, before the rows are read: other methods have other layouts and other arguments."""
-    if method != "sft":
-        yield finding("P001", "method", method=method)
 
 
 def is_owned(name: str, value: Any) -> bool:
@@ -77,15 +92,18 @@ def check_plan(plan: Plan, recipe: Recipe, owned: dict[str, Any], rows: Rows) ->
     yield from _not_built_yet(recipe)
     yield from check_launch(recipe, plan.model)
     yield from check_settings(plan, recipe)
+    yield from check_fast(plan)
+    yield from check_method(plan, rows, devices_of(recipe, plan.hardware))
+    yield from check_refused(plan, recipe)
+    yield from check_watch(plan, recipe)
     yield from check_versions(plan.versions)
     for name in owned:
         reason, remedy = OWNED[name]
         yield finding("P009", f"training.{name}", name=name, reason=reason, remedy=remedy)
     yield from unknown_targets(plan.model, recipe.adapter)
+    yield from check_adapter(plan, recipe)
     yield from _check_rate(plan, recipe)
     yield from _check_lengths(plan)
-    if recipe.training.get("save_total_limit") == 1:
-        yield finding("P004", "training.save_total_limit")
     strategy = plan.training["eval_strategy"]
     if plan.eval is None and strategy != "no":
         yield finding("P011", "training.eval_strategy", strategy=strategy)
@@ -103,14 +121,6 @@ def _not_built_yet(recipe: Recipe) -> Iterator[Finding]:
     if launch.on != "local":
         what = f"A run on {launch.on}"
         yield finding("P007", "launch.on", what=what, remedy="To train here, use `launch: {on: local}`")
-    if launch.processes > 1:
-        what = f"Training by {launch.processes} processes"
-        yield finding(
-            "P007", "launch.processes", what=what, remedy="To train by one process, leave launch.processes out"
-        )
-    if recipe.adapter.kind == "qlora":
-        remedy = "To train now, use `adapter: {kind: lora}`"
-        yield finding("P007", "adapter.kind", what="LoRA on a base in 4 bits", remedy=remedy)
     if recipe.hub.repo:
         remedy = "To train now, leave it out, and upload RUN/export/merged with `hf upload`"
         yield finding("P007", "hub.repo", what="Pushing the result", remedy=remedy)
@@ -145,17 +155,17 @@ def _check_rate(plan: Plan, recipe: Recipe) -> Iterator[Finding]:
             "P002",
             "training.learning_rate",
             value=rate,
-            factor=factor,
+            factor=f"{factor:.0f}" if factor < _MOST_TOLD else f"over {_MOST_TOLD:,}",
             direction="higher" if rate > usual else "lower",
-            kind="LoRA" if plan.lora else "full fine-tuning",
+            kind=_KINDS[recipe.adapter.kind],
             usual=usual,
         )
-    if plan.lora is None and plan.model_kwargs["dtype"] == "bfloat16" and rate < _BF16_SAFE_RATE:
+    if plan.peft is None and plan.model_kwargs["dtype"] == "bfloat16" and rate < _BF16_SAFE_RATE:
         yield finding("P010", "dtype", value=rate)
 
 
 def _check_lengths(plan: Plan) -> Iterator[Finding]:
-    max_length = plan.training["max_length"]
+    max_length = plan.training.get("max_length")
     if max_length is None:
         return
     if plan.model.context and max_length > plan.model.context:
@@ -166,6 +176,7 @@ def _check_lengths(plan: Plan) -> Iterator[Finding]:
         cut = finding(
             "T002",
             "training rows",
+            severity=cut_severity(plan.train.cut, total),
             count=plan.train.cut,
             total=total,
             max_length=max_length,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-Kind = Literal["none", "lora", "qlora"]
+Kind = Literal["none", "lora", "qlora", "prompt", "prefix", "ia3"]
 _TABLES = Path(__file__).parent / "tables"
 
 
@@ -31,8 +31,10 @@ def usual_learning_rate(parameters: int, kind: Kind, method: str = "sft") -> flo
         kind: What is trained.
         method: As TRL names it; those without rates of their own (clm) have sft's.
     """
-    row = next(row for row in usual_learning_rates() if parameters <= row["up_to"])
-    row = _table("method_rates").get(method, row)
+    if kind in _table("soft_rates"):
+        return next(float(row["rate"]) for row in _table("soft_rates")[kind] if parameters <= row["up_to"])
+    rows = _table("method_rates").get(method, usual_learning_rates())
+    row = next(row for row in rows if parameters <= row["up_to"])
     return float(row["full" if kind == "none" else "lora"])
 
 

@@ -1,4 +1,4 @@
-"""A reward function, called once before the run with the arguments that the trainer will give it."""
+"""The rewards of a recipe, looked at and called once before the run with the arguments that the trainer will give."""
 
 from __future__ import annotations
 
@@ -10,141 +10,195 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ..data.prepare import prepare
-from ..data.sources import read
+from ..data.shape import as_text
+from ..errors import UsageError
+from ..models.facts import model_facts
+from ..models.reward import no_single_score
+from ..models.source import locate
 from ..recipe import Recipe
+from ..recipe.rewards import Reward, is_function
 from ..records import Finding
-from ..rules import finding, refuse_errors
+from ..rewards import RewardError, Shipped, checked_numbers, columns_of, in_words, make_shipped, outside_trainer
+from ..rules import finding
+from .rows import GENERATING
 
-REWARDED: Final = ("grpo", "rloo")
-"""Methods that learn from reward functions."""
 _PATIENCE: Final = 60.0
 """Seconds for one call; a function that asks another service may need some."""
 _PROMPTS: Final = 4
-_NOT_PASSED: Final = ("prompt", "completion", "completion_ids")
-"""Columns that GRPOTrainer doesn't hand on under their own names (TRL 1.16, _calculate_rewards)."""
-_ANSWERS: Final = ("completion", "reference", "answer", "solution")
+_SEVERAL: Final = 4
+"""Right answers to a prompt that are tried."""
+_ANSWERS: Final = ("reference", "answer", "solution")
 """Columns in which rows keep a right answer, the first one that is there counts."""
 _ANY_ANSWER: Final = "This is an answer."
-_TELL: Final = {
-    "import": ("can't be loaded: {text}", "Run `python {file}` and repair what it says"),
-    "missing": ("isn't there: the file defines no {text}", "Give the name of a function of that file, FILE.py:NAME"),
-    "arguments": (
-        "takes other arguments: {text}",
-        "Write `def {name}(prompts, completions, **kwargs)`: the trainer also passes completion_ids, every other "
-        "column of the rows, trainer_state, log_extra and log_metric",
-    ),
-    "raised": ("raises {text}", "Completions are {shape}; try the function on some of them"),
-    "returned": ("gives {text}", "Return a list with one number for each completion"),
-    "length": ("gives {text}", "Return a list with one number for each completion"),
-    "number": ("gives {text}", "Return a finite number for each completion, or None for those it has no opinion on"),
-    "time": ("doesn't end within {text} s", "Give it a timeout of its own: it is called at every step"),
-    "died": ("ends the process ({text})", "Don't call sys.exit or os._exit in it"),
-}
+
+Rows = Sequence[Mapping[str, Any]]
 
 
-def check_rewards(recipe: Recipe, *, conversational: bool) -> list[Finding]:
-    """P018 and P019 for each reward function that the recipe names; P027 where its method calls none.
-
-    Args:
-        recipe: The recipe.
-        conversational: Whether the model has a chat template, so that prompts become conversations.
+def check_rewards(recipe: Recipe) -> list[Finding]:
+    """P050, P051 and P053 for a method that learns from rewards, before rows are read; P027 for one that doesn't.
 
     Raises:
-        UsageError, FindingsError: the recipe's rows can't be read.
+        UsageError: a reward model isn't there.
+        EnvironmentLacksError: a package that a reward needs isn't installed, or the Hub can't be reached.
     """
-    if recipe.method not in REWARDED:
+    if recipe.method not in GENERATING:
         reason = f"{recipe.method} takes no reward function"
-        remedy = f"Leave it out, or set `method: {REWARDED[0]}`"
+        remedy = f"Leave it out, or set `method: {GENERATING[0]}`"
         return [finding("P027", "rewards", keys="rewards", reason=reason, remedy=remedy)] if recipe.rewards else []
-    if not recipe.rewards:
+    if problem := _none_counts(recipe.rewards):
+        remedy = (
+            "Name some. Where the rows have right answers, `--rewards '[exact_match]'` on the command line, or "
+            "`rewards: [exact_match]` in the recipe; docs/rewards.md has them all"
+        )
+        return [finding("P050", "rewards", method=recipe.method, problem=problem, remedy=remedy)]
+    return [found for reward in recipe.rewards if (found := _unusable(reward))]
+
+
+def _none_counts(rewards: Sequence[Reward]) -> str:
+    if not rewards:
+        return "the recipe names none"
+    return "" if any(reward.weight for reward in rewards) else "every one of them has the weight 0"
+
+
+def _unusable(reward: Reward) -> Finding | None:
+    """What is wrong with a reward in itself, whatever the rows are."""
+    if reward.model is not None:
+        problem = no_single_score(locate(reward.model, reward.revision, planning=True))
+        remedy = "Train one with `method: reward` and name its run, or take a model with one label"
+        found = finding("P053", "rewards", model=reward.model, problem=problem, remedy=remedy)
+        return found if problem else None
+    if is_function(reward.spelt):
+        return None
+    try:
+        make_shipped(reward.spelt, reward.arguments)
+    except UsageError as error:
+        return finding("P051", "rewards", problem=error.what, reason=error.why, remedy=error.fix)
+    return None
+
+
+def call_rewards(recipe: Recipe, rows: Rows) -> list[Finding]:
+    """P018 and P019 from calling each reward on some of the rows, P052 and P053 for those that don't suit them.
+
+    Args:
+        recipe: One that `check_rewards` has nothing against.
+        rows: Its training rows, as the trainer gets them.
+    """
+    rewards = recipe.rewards if recipe.method in GENERATING else []
+    return [found for reward in rewards for found in _call(reward, rows)]
+
+
+def _call(reward: Reward, rows: Rows) -> list[Finding]:
+    if reward.model is not None:
+        return _check_template(reward, rows)
+    if is_function(reward.spelt):
+        return reward_dry_call(reward, rows)
+    return _call_shipped(reward.spelt, make_shipped(reward.spelt, reward.arguments), rows)
+
+
+def _check_template(reward: Reward, rows: Rows) -> list[Finding]:
+    source = locate(str(reward.model), reward.revision, planning=True)
+    if not _is_chat(rows) or model_facts(source, planning=True).has_template:
         return []
-    prepared = prepare(
-        read(recipe.data.train, seed=recipe.seed),
-        recipe.data.mapping,
-        recipe.data.bad_rows,
-        generation_marks=False,
-        conversational=conversational,
-        method=recipe.method,
-        filter=recipe.data.filter,
-    )
-    refuse_errors(prepared.findings)
-    return [one for reference in recipe.rewards for one in reward_dry_call(reference, prepared.rows)]
+    problem = "its tokenizer has no chat template, and the prompts are conversations"
+    remedy = "Take a reward model that was trained on conversations"
+    return [finding("P053", "rewards", model=reward.model, problem=problem, remedy=remedy)]
 
 
-def reward_dry_call(reference: str, rows: Sequence[Mapping[str, Any]], *, seconds: float = _PATIENCE) -> list[Finding]:
-    """Call a reward function once, as GRPOTrainer calls it, on right and on empty answers to some of the rows.
+def _call_shipped(name: str, shipped: Shipped, rows: Rows) -> list[Finding]:
+    if shipped.column and all(row.get(shipped.column) is None for row in rows):
+        return [finding("P052", "rewards", reward=name, column=shipped.column)]
+    given, chat = _arguments(rows[:_PROMPTS])
+    try:
+        rewards = _some_opinion(checked_numbers(shipped(**given, **outside_trainer()), len(given["prompts"])))
+    except Exception as error:  # what a library makes of a schema, say
+        raised = RewardError("raised", f"{type(error).__name__}: {error}".splitlines()[0])
+        return [_failure(name, error if isinstance(error, RewardError) else raised, chat=chat)]
+    # Without a right answer in its own form, nothing says what a reward of form should give.
+    tells = bool(shipped.column) and not getattr(shipped, "answer", None)
+    return _without_signal(name, rewards) if tells else []
+
+
+def reward_dry_call(reward: Reward, rows: Rows, *, seconds: float = _PATIENCE) -> list[Finding]:
+    """Call a function of the user's once, as GRPOTrainer calls it, on right and on empty answers to some of the rows.
 
     The user's code runs in a process of its own. Call this only for a function that the recipe names.
 
     Args:
-        reference: The function, FILE.py:NAME.
+        reward: The function, FILE.py:NAME, with its arguments.
         rows: Training rows with a prompt, plain or as messages.
         seconds: Time after which the function counts as hanging.
 
     Returns:
         P018 where it fails, P019 where it tells no answer from another.
     """
-    arguments, chat = _arguments(rows[:_PROMPTS])
-    count = len(arguments["prompts"])
-    answer = _run(reference, arguments, seconds)
-    problem = answer.get("problem") or _wrong(answer["rewards"], count)
-    if problem:
-        text = answer.get("text") or _said(answer.get("rewards", []), count)
-        what, remedy = _TELL[problem]
-        file, _, name = reference.rpartition(":")
-        shape = "lists with one message each" if chat else "texts"
-        words = {"text": text, "name": name, "file": file, "shape": shape}
-        said, advice = what.format(**words), f"{remedy.format(**words)}."
-        return [finding("P018", "reward", function=reference, problem=said, remedy=advice)]
-    values = set(answer["rewards"])
-    if len(values) == 1 and count > 1:
+    given, chat = _arguments(rows[:_PROMPTS])
+    try:
+        rewards = _some_opinion(_run(reward, given, seconds))
+    except RewardError as error:
+        return [_failure(reward.spelt, error, chat=chat)]
+    return _without_signal(reward.spelt, rewards)
+
+
+def _some_opinion(rewards: list[float | None]) -> list[float | None]:
+    if all(reward is None for reward in rewards):
+        raise RewardError("number", "None for every completion")
+    return rewards
+
+
+def _failure(reference: str, error: RewardError, *, chat: bool) -> Finding:
+    problem, remedy = in_words(reference, error, chat=chat)
+    return finding("P018", "reward", function=reference, problem=problem, remedy=remedy)
+
+
+def _without_signal(reference: str, rewards: Sequence[float | None]) -> list[Finding]:
+    values = set(rewards)
+    if len(values) == 1 and len(rewards) > 1:
         return [finding("P019", "reward", function=reference, value=values.pop())]
     return []
 
 
-def _arguments(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], bool]:
-    """What the trainer passes, and whether prompts are conversations: each row with its own answer and with none."""
-    chat = bool(rows) and isinstance(rows[0]["prompt"], list)
-    twice = [row for row in rows for _ in range(2)]
-    texts = [text for row in rows for text in (_answer(row), "")]
-    columns = [name for name in (rows[0] if rows else {}) if name not in _NOT_PASSED]
+def _is_chat(rows: Rows) -> bool:
+    return bool(rows) and isinstance(rows[0]["prompt"], list)
+
+
+def _arguments(rows: Rows) -> tuple[dict[str, Any], bool]:
+    """What the trainer passes, and whether prompts are conversations: each row with its own answers and with none."""
+    chat = _is_chat(rows)
+    asked = [(row, text) for row in rows for text in (*_right_answers(row), "")]
+    texts = [text for _, text in asked]
     return {
-        "prompts": [row["prompt"] for row in twice],
+        "prompts": [row["prompt"] for row, _ in asked],
         "completions": [[{"role": "assistant", "content": text}] if chat else text for text in texts],
         "completion_ids": [list(range(len(text.split()))) for text in texts],
-        **{name: [row[name] for row in twice] for name in columns},
+        **columns_of([row for row, _ in asked]),
     }, chat
 
 
-def _answer(row: Mapping[str, Any]) -> str:
-    """A right answer to a row, where it has one."""
+def _right_answers(row: Mapping[str, Any]) -> list[str]:
+    """Right answers to a row; any answer where it has none."""
     held = next((row[name] for name in _ANSWERS if row.get(name)), _ANY_ANSWER)
-    return str(held[-1].get("content") or "") if isinstance(held, list) else str(held)
+    several = held[:_SEVERAL] if isinstance(held, list) else [held]
+    return [as_text(one) for one in several]
 
 
-def _run(reference: str, arguments: dict[str, Any], seconds: float) -> dict[str, Any]:
+def _run(reward: Reward, given: dict[str, Any], seconds: float) -> list[float | None]:
+    """What the function gives, in a process of its own.
+
+    Raises:
+        RewardError: it fails, hangs, or ends the process.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "answer.json"
-        command = [sys.executable, "-m", "tunesmith.plan.reward_call", reference, str(file)]
-        given = json.dumps(arguments, default=str).encode()
+        command = [sys.executable, "-m", "tunesmith.plan.reward_call", str(file)]
+        question = json.dumps({"reward": reward.model_dump(), "given": given}, default=str).encode()
         try:
-            ended = subprocess.run(command, input=given, capture_output=True, timeout=seconds, check=False)
+            ended = subprocess.run(command, input=question, capture_output=True, timeout=seconds, check=False)
         except subprocess.TimeoutExpired:
-            return {"problem": "time", "text": f"{seconds:g}"}
+            raise RewardError("time", f"{seconds:g}") from None
         if not file.exists():
-            return {"problem": "died", "text": f"exit code {ended.returncode}"}
+            raise RewardError("died", f"exit code {ended.returncode}")
         answer: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return answer
-
-
-def _wrong(rewards: list[float | str | None], count: int) -> str:
-    if len(rewards) != count:
-        return "length"
-    return "number" if "nan" in rewards or all(reward is None for reward in rewards) else ""
-
-
-def _said(rewards: list[float | str | None], count: int) -> str:
-    if len(rewards) != count:
-        return f"{len(rewards)} {'reward' if len(rewards) == 1 else 'rewards'} for {count} completions"
-    return "a number that isn't finite" if "nan" in rewards else "None for every completion"
+    if "problem" in answer:
+        raise RewardError(answer["problem"], answer["text"])
+    rewards: list[float | None] = answer["rewards"]
+    return rewards

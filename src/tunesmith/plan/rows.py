@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from ..data.prepare import Prepared, is_conversational, prepare
+from ..data.lengths import packed_lengths
+from ..data.prepare import Prepared, is_conversational, one_answer_a_row, prepare
 from ..data.refused import without_long_prompts, without_refused
 from ..data.rendered import rendered_findings
 from ..data.sources import read
@@ -24,6 +27,10 @@ Row = dict[str, Any]
 Tokenizer = LightTokenizer | EstimatedTokenizer
 UNKNOWN_CONTEXT = 1024
 """Tokens that a model is given at most when it doesn't say what it takes; TRL's default."""
+GENERATING: Final = ("grpo", "rloo")
+"""Methods that learn from the model's own answers."""
+_ANSWERED: Final = ("sft", "dpo", "kto", *GENERATING)
+"""Methods that cut rows at their end, or generate one: a prompt that fills the row leaves nothing to learn."""
 _LOOKED_AT = 200  # how a template treats prompts hardly depends on the row
 
 
@@ -34,6 +41,7 @@ class Rows:
     Attributes:
         token_counts: Tokens of each training row under the model's template.
         token_error: Their relative error, where they are estimated; 0 where they are counted.
+        answer_tokens: Tokens of the longest right answer that prompts bring along; 0 without any.
     """
 
     layout: TrainedLayout
@@ -44,7 +52,33 @@ class Rows:
     lengths: TokenLengths
     token_counts: list[int]
     token_error: float = 0.0
+    answer_tokens: int = 0
     findings: list[Finding] = field(default_factory=list)
+    _packed: dict[tuple[int, bool], int] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @functools.cached_property
+    def images(self) -> bool:
+        """Whether rows have images that the model is shown."""
+        return any("images" in row for row in self.train)
+
+    @property
+    def compared(self) -> list[Row]:
+        """The rows that the result is compared with its base on; none of images, which only training sees."""
+        return [] if self.images else self.test or self.eval
+
+    @functools.cached_property
+    def by_length(self) -> Counter[int]:
+        """Tokens -> training rows that have so many."""
+        return Counter(self.token_counts)
+
+    def packed(self, length: int, *, split: bool = False) -> int:
+        """Rows of at most so many tokens that packing makes of the training rows (data/lengths.py)."""
+        import numpy as np
+
+        key = (length, split)
+        if key not in self._packed:
+            self._packed[key] = len(packed_lengths(np.array(self.token_counts), length, split=split))
+        return self._packed[key]
 
     @property
     def needs_template(self) -> bool:
@@ -69,13 +103,14 @@ class Rows:
         )
 
 
-def gather_rows(recipe: Recipe, tokenizer: Tokenizer, context: int | None = None) -> Rows:
+def gather_rows(recipe: Recipe, tokenizer: Tokenizer, context: int | None = None, *, images: bool = False) -> Rows:
     """Read, map, split and measure the rows of a recipe.
 
     Args:
         recipe: The recipe.
         tokenizer: Of the model.
         context: What the model takes at most, in tokens; 0 where it doesn't say; None: rows may have any length.
+        images: The model takes images.
 
     Raises:
         UsageError: a file isn't there, or the files' layouts differ.
@@ -83,22 +118,23 @@ def gather_rows(recipe: Recipe, tokenizer: Tokenizer, context: int | None = None
     """
     from ..data.quality import near_leaks
 
-    reader = _Reader(recipe, tokenizer, context)
+    reader = _Reader(recipe, tokenizer, context, images=images and recipe.method == "sft")
     whole = reader.read(recipe.data.train)
     findings = list(whole.prepared.findings)
+    aside, tested = _set_aside(whole.rows, recipe)
+    train, prompts, totals = whole.without(aside | tested)
+    held = [whole.rows[index] for index in sorted(aside)]
+    test = [whole.rows[index] for index in sorted(tested)]
     if isinstance(recipe.data.eval, str):
-        train, held = whole.rows, _other(recipe.data.eval, reader, whole, findings)
-        prompts, totals = whole.prompts, whole.totals
-    else:
-        aside = held_out(whole.rows, recipe.data.eval, recipe.seed)
-        train, prompts, totals = whole.without(aside)
-        held = [whole.rows[index] for index in sorted(aside)]
-    test = _other(recipe.data.test, reader, whole, findings) if recipe.data.test else []
+        held = _other(recipe.data.eval, reader, whole, findings)
+    if isinstance(recipe.data.test, str):
+        test = _other(recipe.data.test, reader, whole, findings)
     findings += split_findings(train, test or held, "test" if test else "eval")
-    findings += near_leaks(train, test or held, "test" if test else "eval")
+    if not any("images" in row for row in train):  # the same question on another image is no near duplicate
+        findings += near_leaks(train, test or held, "test" if test else "eval")
     if tokenizer.eos is not None and tokenizer.pad == tokenizer.eos:
         findings.append(finding("T006", "tokenizer", token=tokenizer.eos))
-    if isinstance(tokenizer, LightTokenizer):
+    if isinstance(tokenizer, LightTokenizer) and not any("images" in row for row in train):
         findings += _changed_prompts(tokenizer, train[:_LOOKED_AT], whole.prepared)
         findings += rendered_findings(train, tokenizer, whole.name)
     return Rows(
@@ -110,8 +146,25 @@ def gather_rows(recipe: Recipe, tokenizer: Tokenizer, context: int | None = None
         lengths=lengths_from(totals, prompts),
         token_counts=totals,
         token_error=tokenizer.error,
+        answer_tokens=_answer_tokens(train, tokenizer) if whole.prepared.layout == "prompt-only" else 0,
         findings=findings,
     )
+
+
+def _set_aside(rows: Sequence[Row], recipe: Recipe) -> tuple[set[int], set[int]]:
+    """Rows for the loss during training and for the final comparison that are taken from the training rows."""
+    parts = [0.0 if part is None or isinstance(part, str) else part for part in (recipe.data.eval, recipe.data.test)]
+    aside = held_out(rows, parts[0], recipe.seed)
+    left = [index for index in range(len(rows)) if index not in aside]
+    tested = held_out([rows[index] for index in left], parts[1], recipe.seed)
+    return aside, {left[index] for index in tested}
+
+
+def _answer_tokens(rows: Sequence[Row], tokenizer: Tokenizer) -> int:
+    answers = [
+        answer if isinstance(answer, str) else max(answer, key=len) for row in rows if (answer := row.get("reference"))
+    ]
+    return max(tokenizer.encode_rows([{"text": text} for text in answers], "text")[1], default=0)
 
 
 @dataclass(frozen=True)
@@ -149,6 +202,7 @@ class _Reader:
     recipe: Recipe
     tokenizer: Tokenizer
     context: int | None
+    images: bool = False
 
     def read(self, data: str | list[Source], like: Prepared | None = None) -> _Measured:
         """The rows of some data that the model can take, in the layout of `like`."""
@@ -163,23 +217,27 @@ class _Reader:
             like=like,
             method=recipe.method,
             filter=recipe.data.filter,
+            columns=recipe.method in GENERATING,
+            images=self.images,
         )
         refuse_errors(prepared.findings)
+        prepared = one_answer_a_row(prepared) if recipe.method == "kto" else prepared
         if recipe.data.bad_rows == "drop" and not _lacks_template(tokenizer, prepared.rows):
             prepared = without_refused(prepared, lambda row: tokenizer.encode_rows([row], prepared.layout), raw.name)
         prompts, totals = _tokens(tokenizer, prepared, raw.name)
         measured = _Measured(raw.name, prepared, prompts, totals)
-        return self._with_room(measured) if prompts and recipe.method == "sft" else measured
+        return self._with_room(measured) if recipe.method in _ANSWERED else measured
 
     def _with_room(self, measured: _Measured) -> _Measured:
         """Without the rows whose prompt leaves no room for an answer: TRL would drop them unannounced."""
         limit, within = self._room()
-        full = {row for row, tokens in enumerate(measured.prompts or ()) if limit is not None and tokens >= limit}
+        prompts = measured.totals if measured.prepared.layout == "prompt-only" else measured.prompts or ()
+        full = {row for row, tokens in enumerate(prompts) if limit is not None and tokens >= limit}
         if not full:
             return measured
-        _, prompts, totals = measured.without(full)
+        _, left, totals = measured.without(full)
         kept = without_long_prompts(measured.prepared, full, within, measured.name)
-        return _Measured(measured.name, kept, prompts, totals)
+        return _Measured(measured.name, kept, left, totals)
 
     def _room(self) -> tuple[int | None, str]:
         """The most tokens of a row, None without a limit; and in words what sets it."""

@@ -48,6 +48,7 @@ class Schedule:
         checkpoints: Times that a checkpoint is written.
         evaluations: Times that the held-out loss is taken.
         eval_rows: Held-out rows.
+        eval_answers: Answers to each of them in an evaluation, where the method generates.
         compared_rows: Rows that base and tuned model answer at the end.
         new_tokens: Tokens of such an answer at most.
         merged: Whether the adapter is merged and the model written.
@@ -64,6 +65,7 @@ class Schedule:
     checkpoints: int = 0
     evaluations: int = 0
     eval_rows: int = 0
+    eval_answers: int = 1
     compared_rows: int = 0
     new_tokens: int = 64
     merged: bool = False
@@ -93,6 +95,9 @@ def estimate_time(step: Step, machine: Machine, documents: Documents, schedule: 
     start = _start(step.model, machine, documents, schedule)
     train = one.times(updates) + _written(step).times(schedule.checkpoints)
     evaluate = _evaluate(step, machine.device, paces, documents, schedule)
+    if step.generate:
+        rounds = math.ceil(schedule.eval_rows * schedule.eval_answers / rows) * schedule.evaluations
+        evaluate += generation(step, machine.device, rows=rows, prompt=prompt, new=new).times(rounds)
     export = _export(step.model, schedule)
     return TimeEstimate(
         start=start,

@@ -18,8 +18,13 @@ _SAMPLE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b
 
 
 def check_vocabulary(recipe: Recipe, model: ModelFacts, tokenizer: LightTokenizer, rows: Rows) -> Iterator[Finding]:
-    """P020 and P029 on the template's turn markers, P021 on tokens without an embedding."""
+    """P020 and P029 on the template's turn markers, P021 on tokens without an embedding, P055 on trained ones."""
     yield from _without_embedding(model, tokenizer, rows)
+    trained = recipe.adapter.tokens
+    if unused := [
+        token for token in trained if token not in (tokenizer.template or "") and not _in_rows({token}, rows)
+    ]:
+        yield finding("P055", "adapter.tokens", tokens=", ".join(unused), count=len(unused))
     own = bool(recipe.chat_template) or model.kind == "base"
     if not own or not rows.needs_template:
         return
@@ -28,6 +33,7 @@ def check_vocabulary(recipe: Recipe, model: ModelFacts, tokenizer: LightTokenize
     there = [marker for marker in markers if marker not in absent]
     if absent:
         yield finding("P020", "chat template", model=model.name, markers=", ".join(absent))
+    there = [marker for marker in there if marker not in trained]
     if there and model.kind == "base" and recipe.adapter.kind != "none":
         yield finding("P029", "chat template", model=model.name, markers=", ".join(there))
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..models.lora import adapted_layers
 from ..records import LinearShape, ModelFacts
 from .documents import Documents
+from .memory import state
 
 if TYPE_CHECKING:
     from .memory.step import Step
@@ -102,18 +102,15 @@ def body_parameters(model: ModelFacts) -> float:
 
 def lora_layers(step: Step) -> list[LinearShape]:
     """The linear layers that get an adapter."""
-    if step.trained:
+    if step.adapter in ("none", "prompt", "prefix"):
         return []
     everything = step.targets == "all-linear"
     return [shape for shape in step.model.linears if everything or shape.name in step.targets]
 
 
 def trained_parameters(step: Step) -> float:
-    """All of the model's, or r (in + out) for each adapted layer (Hu et al. 2021)."""
-    if step.trained:
-        return float(step.model.parameters)
-    adapted = adapted_layers(step.model, step.targets)
-    return float(sum(step.rank * (each.in_features + each.out_features) * each.count for each in adapted))
+    """All of the model's, or the adapter's."""
+    return float(state.trained_parameters(step))
 
 
 def micro_batch(

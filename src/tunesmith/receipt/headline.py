@@ -108,6 +108,8 @@ def export(receipt: Receipt) -> Line:
     failed = sum(not check.passed for check in manifest.checks)
     if failed or not manifest.passed:
         return Line("bad", "Export failed its checks", f"{failed} of {len(manifest.checks)} checks failed")
+    if not manifest.artifacts:
+        return Line("unsure", "Nothing to merge", "The result is the adapter in model/, to be used with PEFT.")
     unproven = [artifact.path for artifact in manifest.artifacts if not artifact.verified]
     if unproven or not manifest.checks:
         return Line("unsure", "Exported, not verified", f"Unverified: {', '.join(unproven) or 'all'}")

@@ -31,7 +31,7 @@ def render(receipt: Receipt) -> str:
             primary=headline.primary(receipt),
             audit=headline.audit(receipt),
             curve=chart.learning_curve(receipt.curve),
-            adapter=_adapter(receipt),
+            adapter=receipt.plan.trained,
             actuals=_actuals(receipt),
             changed=_changed(receipt),
             recipe=_yaml(receipt.recipe),
@@ -76,21 +76,19 @@ def _finalize(value: Any) -> Any:
     return text.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _adapter(receipt: Receipt) -> str:
-    lora = receipt.plan.lora
-    return "all weights" if lora is None else f"LoRA of rank {lora.get('r', '?')}"
-
-
 def _actuals(receipt: Receipt) -> list[tuple[str, str, str, str]]:
     """Rows of plan against actual: what, planned, actual, remark."""
     plan, run = receipt.plan, receipt.run
     speed = f"{run.tokens / run.seconds:,.0f} tokens a second" if run.tokens and run.seconds else ""
-    resumed = f"resumed from step {', '.join(map(str, run.resumed_from))}" if run.resumed_from else ""
+    resumed = [f"resumed from step {', '.join(map(str, run.resumed_from))}"] if run.resumed_from else []
+    resumed += [f"went back from step {back.step} to {back.to} for {back.code}" for back in run.rollbacks]
+    # Of pairs and of answers that the model writes the plan doesn't know the tokens.
+    planned = round(plan.epochs * (plan.train.tokens or 0)) if plan.method in ("sft", "clm") else None
     share = f"{text.percent(plan.parameters_trained / plan.parameters, 2)} of {plan.parameters:,}"
     return [
-        ("Optimizer steps", text.count(plan.steps), text.count(run.step), resumed),
+        ("Optimizer steps", text.count(plan.steps), text.count(run.step), "; ".join(resumed)),
         ("Trained parameters", text.count(plan.parameters_trained), text.count(run.parameters_trained), share),
-        ("Tokens seen", text.count(round(plan.epochs * (plan.train.tokens or 0))), text.count(run.tokens), speed),
+        ("Tokens seen", text.count(planned), text.count(run.tokens), speed),
         ("Memory at the peak", text.size(plan.memory.allocated), *_memory(run)),
         (
             "Time in the training loop",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from ..records import Comparison, CostEstimate, Range
 
@@ -97,22 +97,35 @@ def plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
+_METRICS: Final = {
+    "exact_match": "exact match",
+    "loss": "held-out loss",
+    "chosen_loss": "loss of chosen answers",
+    "desirable_loss": "loss of desirable answers",
+    "preference_accuracy": "preference accuracy",
+    "reward_accuracy": "accuracy of implicit rewards",
+    "reward_margin": "margin of implicit rewards",
+    "score_margin": "margin of scores",
+    "reward": "mean reward",
+}
+_SHARES: Final = ("exact_match", "preference_accuracy", "reward_accuracy")
+
+
 def metric(comparison: Comparison) -> str:
     """A comparison's metric in words."""
-    names = {"exact_match": "exact match", "loss": "held-out loss", "perplexity": "perplexity"}
-    return names.get(comparison.metric, comparison.metric)
+    return _METRICS.get(comparison.metric, comparison.metric)
 
 
 def score(comparison: Comparison, value: float) -> str:
     """A value of the comparison's metric, in its unit."""
     if comparison.metric == "perplexity":
         return f"{value:.3g}"
-    return percent(value) if comparison.metric == "exact_match" else number(value)
+    return percent(value) if comparison.metric in _SHARES else number(value)
 
 
 def change(comparison: Comparison, value: float) -> str:
     """A difference in the comparison's metric, with its sign."""
-    if comparison.metric == "exact_match":
+    if comparison.metric in _SHARES:
         return f"{100 * value:+.1f} points"
     if comparison.metric == "perplexity":
         return f"{value:+.3g}"

@@ -82,13 +82,23 @@ class Launch(Section):
         Annotated[int, Field(ge=1)] | None, BeforeValidator(_as_seconds, json_schema_input_type=int | str | None)
     ] = Field(
         default=None,
-        description="Time after which a job is ended: 90m, 1h30m, 2d, or seconds; a run here is warned of",
+        description="Time after which a job is ended: 90m, 1h30m, 2d, or seconds; a run saves and stops just before",
         examples=["90m"],
     )
     budget: Amount | None = Field(
         default=None, description="Most that the run may cost, in US dollars: 20 USD", examples=["20 USD"]
     )
-    processes: int = Field(default=1, ge=1, description="Processes that train together, one per device", examples=[2])
+    processes: int = Field(
+        default=1, ge=1, description="Processes that train together on a machine, one per device", examples=[2]
+    )
+    nodes: int = Field(
+        default=1, ge=1, description="Machines that train together; the run folder then has a script for Slurm"
+    )
+    sharding: Literal["auto", "ddp", "fsdp", "zero2", "zero3"] = Field(
+        default="auto",
+        description="What each process holds; ddp: all of it; fsdp (FSDP2) and zero3 (DeepSpeed): a share; "
+        "zero2: all weights, and a share of gradients and optimizer",
+    )
     namespace: str | None = Field(
         default=None,
         min_length=1,

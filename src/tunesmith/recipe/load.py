@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import UsageError
 from ..rules import refuse_errors
+from .rewards import Reward, is_function
 from .schema import Recipe, Source, is_dataset_id
 from .secrets import HIDDEN, written_tokens
 from .training import check_training
@@ -268,11 +269,26 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     train = [source.model_copy(update={"path": found(source.path)}) for source in recipe.data.train]
     others = {name: found(getattr(recipe.data, name)) for name in ("eval", "test")}
     data = recipe.data.model_copy(update={"train": train, **others})
-    rewards = [absolute(reference) for reference in recipe.rewards]
-    update: dict[str, Any] = {"data": data, "chat_template": absolute(recipe.chat_template), "rewards": rewards}
+    rewards = [_located(reward, folder) for reward in recipe.rewards]
+    watch = recipe.watch.model_copy(update={"callbacks": [absolute(name) for name in recipe.watch.callbacks]})
+    update: dict[str, Any] = {
+        "data": data,
+        "chat_template": absolute(recipe.chat_template),
+        "rewards": rewards,
+        "watch": watch,
+    }
     if recipe.model.startswith((".", "/")) or (folder / recipe.model).is_dir():
         update["model"] = absolute(recipe.model)
     return recipe.model_copy(update=update)
+
+
+def _located(reward: Reward, folder: Path) -> Reward:
+    """A reward whose file, or whose model's folder, is named from the root."""
+    if reward.name and is_function(reward.name):
+        return reward.model_copy(update={"name": str((folder / Path(reward.name).expanduser()).resolve())})
+    if reward.model and (reward.model.startswith((".", "/")) or (folder / reward.model).is_dir()):
+        return reward.model_copy(update={"model": str((folder / Path(reward.model).expanduser()).resolve())})
+    return reward
 
 
 def _is_on_the_hub(name: str, folder: Path) -> bool:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from ..records import Wanted
+from .adapter import Adapter
+from .guard import Guard
 from .launch import Hub, Launch
+from .rewards import Rewards
 from .section import Section
+from .speed import Speed
+from .watch import Watch
 
 Method = Literal["sft", "dpo", "grpo", "rloo", "kto", "reward", "clm"]
 
@@ -21,17 +26,6 @@ def _as_number(value: Any) -> Any:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
-
-
-def _as_list(value: Any) -> Any:
-    """One target as a list of one."""
-    return [value] if isinstance(value, str) and value != "all-linear" else value
-
-
-def _reward(reference: str) -> str:
-    if re.fullmatch(r".+\.py:[^\W\d]\w*", reference) is None:
-        raise PydanticCustomError("reward", "A reward function is named by its file and its name, FILE.py:NAME")
-    return reference
 
 
 class Mapping(Section):
@@ -102,8 +96,9 @@ class Data(Section):
     eval: Annotated[Annotated[float, Field(ge=0, lt=1)] | str, BeforeValidator(_as_number)] = Field(
         default=0.05, description="Rows for the loss during training: a fraction of train, or a file"
     )
-    test: str | None = Field(
-        default=None, description="File with rows for the final comparison; without it the eval rows serve"
+    test: Annotated[Annotated[float, Field(gt=0, lt=1)] | str | None, BeforeValidator(_as_number)] = Field(
+        default=None,
+        description="Rows for the final comparison: a fraction of train, or a file; without it the eval rows serve",
     )
     mapping: Mapping = Mapping()
     filter: dict[str, Wanted] = Field(
@@ -114,31 +109,56 @@ class Data(Section):
     )
 
 
-class Adapter(Section):
-    """What is trained: all weights (`none`), or adapters of low rank on the base (`lora`), also in 4 bits (`qlora`)."""
+Task = Literal["loss", "exact_match", "preference", "margin", "reward"]
 
-    kind: Literal["none", "lora", "qlora"] = "lora"
-    r: int = Field(default=16, ge=1, le=1024)
-    alpha: int | None = Field(default=None, ge=1, description="Default: 2 r")
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: Annotated[Literal["all-linear"] | Annotated[list[str], Field(min_length=1)], BeforeValidator(_as_list)] = (
-        Field(default="all-linear", description="Names of linear layers, such as [q_proj, v_proj], or all-linear")
-    )
+
+class Tasks(NamedTuple):
+    """What runs of a method can be evaluated by, and by what they are where the recipe doesn't say."""
+
+    possible: tuple[Task, ...]
+    default: tuple[Task, ...]
+
+
+TASKS: Final[dict[str, Tasks]] = {
+    "sft": Tasks(("loss", "exact_match"), ("loss", "exact_match")),
+    "clm": Tasks(("loss",), ("loss",)),
+    "dpo": Tasks(("preference", "exact_match"), ("preference",)),
+    "kto": Tasks(("margin", "exact_match"), ("margin",)),
+    "reward": Tasks(("preference",), ("preference",)),
+    "grpo": Tasks(("reward", "exact_match"), ("reward",)),
+    "rloo": Tasks(("reward", "exact_match"), ("reward",)),
+}
 
 
 class Evaluation(Section):
     """How tuned is compared with base."""
 
-    tasks: list[Literal["loss", "exact_match"]] = Field(default=["loss", "exact_match"])
+    tasks: Annotated[list[Task], Field(min_length=1)] | None = Field(
+        default=None,
+        description="loss and perplexity (sft, clm), exact_match (of greedy answers), preference (dpo, reward), "
+        "margin (kto), reward (grpo, rloo); default: what fits the method",
+    )
     rows: int | None = Field(default=None, ge=1, description="At most so many rows; default: all up to 500")
     max_new_tokens: int | None = Field(default=None, ge=1, description="Default: from the expected answers' lengths")
     batch_size: int = Field(default=32, ge=1)
 
 
+Gguf = Literal["f16", "q8_0"]
+
+
 class Export(Section):
     """What is written after training."""
 
-    gguf: list[Literal["f16", "q8_0"]] = Field(default=["f16", "q8_0"])
+    gguf: list[Gguf] | None = Field(
+        default=None,
+        description="Types of GGUF files; default: f16 and q8_0, none for prompt, prefix and reward models",
+    )
+
+    def types(self, method: str, *, virtual: bool) -> list[Gguf]:
+        """Types of the GGUF files of a run; `virtual`: it trains virtual tokens, which no such file can hold."""
+        if self.gguf is not None:
+            return self.gguf
+        return [] if virtual or method == "reward" else ["f16", "q8_0"]
 
 
 class Recipe(Section):
@@ -148,13 +168,15 @@ class Recipe(Section):
     method: Method = "sft"
     data: Data
     adapter: Adapter = Adapter()
-    rewards: Annotated[
-        list[Annotated[str, AfterValidator(_reward)]],
-        BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
-    ] = Field(default=[], description="Reward functions of grpo and rloo, FILE.py:NAME; they are run on this machine")
+    rewards: Rewards = Field(
+        default=[], description="Rewards of grpo and rloo: functions FILE.py:NAME, which are run where the run trains"
+    )
     training: dict[str, Any] = Field(
         default={}, description="Arguments of TRL's config class under TRL's own names (for sft: trl.SFTConfig)"
     )
+    speed: Speed = Speed()
+    guard: Guard = Guard()
+    watch: Watch = Watch()
     evaluation: Evaluation = Evaluation()
     export: Export = Export()
     launch: Launch = Launch()
@@ -165,3 +187,14 @@ class Recipe(Section):
     )
     chat_template: str | None = Field(default=None, description="Jinja file, for a model that has no chat template")
     revision: str | None = Field(default=None, description="Branch, tag or commit of a Hub model")
+
+    @field_validator("evaluation")
+    @classmethod
+    def _fits_the_method(cls, evaluation: Evaluation, info: ValidationInfo) -> Evaluation:
+        possible = TASKS[info.data["method"]].possible if "method" in info.data else ()
+        if possible and not set(evaluation.tasks or ()) <= set(possible):
+            raise PydanticCustomError(
+                "tasks", "A {method} run has these tasks: {possible}",
+                {"method": info.data["method"], "possible": ", ".join(possible)},
+            )  # fmt: skip
+        return evaluation

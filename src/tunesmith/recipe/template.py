@@ -10,6 +10,7 @@ import yaml
 
 from ..records import Wanted
 from .schema import is_dataset_id
+from .training import CONFIGS
 
 _TEXT = """\
 # A tunesmith recipe. Everything left out is decided by the plan and explained there:
@@ -28,20 +29,24 @@ data:
 
 # Low-rank adapters train few parameters and are merged at export; `kind: none` trains all weights.
 adapter: {{kind: lora, r: 16}}
-
-# Arguments of TRL's config class (for sft: trl.SFTConfig), under TRL's own names.
+{rewards}
+# Arguments of trl.{config}, under TRL's own names.
 training:
-  num_train_epochs: 3
-  # learning_rate: 2.0e-4
+  num_train_epochs: {epochs}
+  # learning_rate: {rate}
   # per_device_train_batch_size: 4
-  # max_length: 1024
-
-evaluation:
-  tasks: [loss, exact_match]
-
-export:
-  gguf: [f16, q8_0]
+  # {length}: 1024
+{rest}"""
+_REST = """
+# GGUF files for llama.cpp: both, unless set.
+# export: {gguf: [f16, q8_0]}
 """
+_REWARDS = """
+# What answers are rewarded for. exact_match compares them with the rows' right answers; docs/rewards.md lists the
+# others. Functions of your own are FILE.py:NAME, a reward model is {model: RUN}.
+rewards: [exact_match]
+"""
+_RATES = {"dpo": "5.0e-6", "kto": "5.0e-6", "grpo": "1.0e-5", "rloo": "1.0e-5", "reward": "1.0e-4"}
 
 
 def recipe_text(
@@ -57,6 +62,7 @@ def recipe_text(
     bad_rows: str = "error",
 ) -> str:
     """A recipe file for `folder`, with the paths of data and model as seen from there; `keep` is its `data.filter`."""
+    generating = method in ("grpo", "rloo")
     return _TEXT.format(
         model=_scalar(_relative(model, folder) if Path(model).is_dir() else model),
         method=method,
@@ -64,6 +70,12 @@ def recipe_text(
         train=_scalar(data if _on_the_hub(data) else _relative(data, folder)),
         mapping=f"  mapping: {_flow(mapping)}\n" if mapping else "",
         filter=f"  filter: {_flow(keep)}\n" if keep else "",
+        config=CONFIGS[method][1],
+        rate=_RATES.get(method, "2.0e-4"),
+        epochs=3 if method == "sft" else 1,
+        length="max_completion_length" if generating else "max_length",
+        rewards=_REWARDS if generating else "",
+        rest="" if method == "reward" else _REST,
         bad_rows="bad_rows: drop" if bad_rows == "drop" else "# bad_rows: drop",
         test=f"  test: {_scalar(test if _on_the_hub(test) else _relative(test, folder))}\n" if test else "",
     )

@@ -19,7 +19,15 @@ from pydantic import TypeAdapter, ValidationError
 from ..errors import EnvironmentLacksError, UsageError
 
 # Method -> (file in the trl package, class). The base classes follow from the source.
-CONFIGS = {"sft": ("trainer/sft_config.py", "SFTConfig")}
+CONFIGS = {
+    "sft": ("trainer/sft_config.py", "SFTConfig"),
+    "clm": ("trainer/sft_config.py", "SFTConfig"),
+    "dpo": ("trainer/dpo_config.py", "DPOConfig"),
+    "kto": ("trainer/kto_config.py", "KTOConfig"),
+    "reward": ("trainer/reward_config.py", "RewardConfig"),
+    "grpo": ("trainer/grpo_config.py", "GRPOConfig"),
+    "rloo": ("trainer/rloo_config.py", "RLOOConfig"),
+}
 
 _BASES = {
     "_BaseConfig": ("trl", "trainer/base_config.py"),
@@ -101,7 +109,7 @@ def check_training(method: str, training: dict[str, Any], where: str, lines: dic
         UsageError: a name that the installed class doesn't have (with its replacement or the nearest), a wrong type,
             or a value out of range.
     """
-    if not training or method not in CONFIGS:
+    if not training:
         return training
     fields = config_fields(method)
     checked = {}
@@ -132,6 +140,8 @@ def _check_value(name: str, value: Any, annotation: str, place: str) -> Any:
 
     if isinstance(value, bool) and "bool" not in annotation:
         raise wrong(f"It must be of type {annotation}.")
+    if name == "loss_type" and isinstance(value, str) and annotation == "list[str]":
+        value = [value]  # DPOConfig takes both
     try:
         checked = _adapter(annotation).validate_python(value)
     except ValidationError:

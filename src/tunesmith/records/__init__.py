@@ -24,19 +24,22 @@ from .data import (
 from .evaluation import ChangedRow, Comparison, EvalReport, Interval
 from .export import Artifact, Check, Manifest
 from .memory import MemoryEstimate, Phase, Remedy
-from .model import FusedShape, LinearShape, ModelFacts, ModelKind, ParameterParts
-from .plan import Choice, Hardware, Plan, Split
+from .model import EarlierAdapter, FusedShape, LinearShape, ModelFacts, ModelKind, ParameterParts
+from .plan import VARLEN, Choice, Hardware, Head, PeftArguments, Plan, Processes, Sharding, Speed, Split
 from .preparation import Cluster, DatasetFile, Preparation, PreparationSettings, PreparationStep
 from .quality import Quality
 from .receipt import Receipt
-from .run import LOCKED, RUN_LOCK, Event, FirstSteps, RunRecord
+from .run import LOCKED, RUN_LOCK, BestCheckpoint, CheckpointOrigin, Event, FirstSteps, Rollback, RunRecord
 
 __all__ = [
     "LOCKED",
     "RUN_LOCK",
+    "VARLEN",
     "Artifact",
+    "BestCheckpoint",
     "ChangedRow",
     "Check",
+    "CheckpointOrigin",
     "Choice",
     "Cluster",
     "Column",
@@ -45,12 +48,14 @@ __all__ = [
     "Cutting",
     "DataReport",
     "DatasetFile",
+    "EarlierAdapter",
     "EvalReport",
     "Event",
     "Finding",
     "FirstSteps",
     "FusedShape",
     "Hardware",
+    "Head",
     "Histogram",
     "Interval",
     "LabelAudit",
@@ -68,22 +73,27 @@ __all__ = [
     "PairAudit",
     "ParameterParts",
     "Part",
+    "PeftArguments",
     "Phase",
     "Plan",
     "Preparation",
     "PreparationSettings",
     "PreparationStep",
     "PreviewRow",
+    "Processes",
     "Quality",
     "Range",
     "Receipt",
     "Record",
     "Remedy",
+    "Rollback",
     "RunRecord",
     "Scalar",
     "Severity",
+    "Sharding",
     "SourceFile",
     "Span",
+    "Speed",
     "Split",
     "TimeEstimate",
     "TokenLengths",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -41,6 +41,17 @@ class ParameterParts(Part):
     other: int = 0
 
 
+class EarlierAdapter(Part):
+    """The adapter that an earlier run trained, as a later one begins with it."""
+
+    path: str = Field(description="Its folder")
+    sha256: str = Field(description="Of its weights")
+    kind: str = Field(description="PEFT's type: LORA, IA3, PROMPT_TUNING, PREFIX_TUNING or another")
+    task: str = Field(default="CAUSAL_LM", description="PEFT's task type: CAUSAL_LM, or SEQ_CLS of a reward model")
+    parameters: int = Field(description="Parameters that it has")
+    settings: dict[str, Any] = Field(default={}, description="Rank and the like, as in its adapter_config.json")
+
+
 class ModelFacts(Part):
     """What is known of a model from its small files, without its weights."""
 
@@ -67,6 +78,7 @@ class ModelFacts(Part):
     context: int = Field(description="Longest sequence the model was built for, in tokens")
     window: int = Field(default=0, description="Sliding attention window in tokens; 0 where there is none")
     windowed: int = Field(default=0, description="Number of layers whose attention slides")
+    attention_dropout: float = Field(default=0, description="Share of attention weights that training drops out")
     dtype: str = Field(description="Dtype of the stored weights")
     tied: bool
     quantised: str = Field(default="", description="How the stored weights are quantised (gptq, awq, ...), if they are")
@@ -87,3 +99,10 @@ class ModelFacts(Part):
     missing: int = Field(default=0, description="Parameters that config.json promises and the weight files lack")
     origin: Literal["files", "table"] = "files"
     as_of: str = Field(default="", description="Date of the table that the facts come from")
+    tokenizer: str = Field(default="", description="Folder of the tokenizer, where it isn't the model's own")
+    earlier: list[EarlierAdapter] = Field(default=[], description="Adapters of earlier runs on top of it, oldest first")
+    continues: bool = Field(
+        default=False, description="The last of the earlier adapters is trained on; else all are merged into the model"
+    )
+    tokens: dict[str, int] = Field(default={}, description="Tokens whose embeddings an adapter trains, with their ids")
+    embeddings: int = Field(default=0, description="Rows that the embedding is widened to; 0: it stays as it is")

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from ..errors import TunesmithError, UsageError
 from ..records import Finding, Severity
 from ..words import Agreeing
-from . import data, evaluation, export, hub, model, plan, quality, run, tokens
+from . import adapter, data, evaluation, export, hub, method, model, plan, quality, run, running, tokens
 from .rule import Rule
 
 _LETTERS = (
     [*data.RULES, *quality.RULES],
-    [*plan.RULES, *model.RULES],
+    [*plan.RULES, *model.RULES, *adapter.RULES, *method.RULES, *running.RULES],
     *(letter.RULES for letter in (tokens, hub, run, evaluation, export)),
 )
 _SENTENCES = Agreeing()

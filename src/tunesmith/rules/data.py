@@ -35,9 +35,8 @@ RULES = [
         "Rows that the method can't use as they are",
         "error",
         "{reason} The columns are {columns}.",
-        "The trainer needs messages, prompt and completion, text, or instruction and output.",
-        "Give rows that hold what is to be learnt (messages; prompt and completion; instruction and output; text), "
-        "or name the columns in the recipe: `data: {{{fragment}}}`.",
+        "Each method's trainer reads columns of its own, and on others it ends without saying what it lacks.",
+        "{remedy}.",
         "TRL 1.16: wrong columns end in a KeyError",
     ),
     Rule(

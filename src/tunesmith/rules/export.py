@@ -142,4 +142,32 @@ RULES = [
         "Train longer or with a higher learning rate, if the model was meant to change.",
         "measured with llama.cpp, November 2026: faithful f16 files differ by 2e-8 to 5e-7 (tiny models), 6e-4 (8B)",
     ),
+    Rule(
+        "X016",
+        "Virtual tokens can't be merged",
+        "error",
+        "The run trained {trained}: they stand before the text and change no weight.",
+        "A merged model or a GGUF file would be the base model under the run's name.",
+        "Use RUN/model with PEFT; for one whole model train again with `adapter: {{kind: lora}}`.",
+        "PEFT 0.21: prompt learning has no merge_and_unload",
+    ),
+    Rule(
+        "X017",
+        "Merged into other weights than it was trained on",
+        "note",
+        "The adapter was trained on a base in 4 bits; on the full weights outputs differ by a KL divergence of "
+        "{value:.2e}, and training changed them by {effect:.2e}.",
+        "The adapter has partly learnt to make good what rounding to 4 bits did, and that is gone.",
+        "The evaluation is of the full weights, as exported: trust it. If it is worse than hoped, train `kind: lora`.",
+        "transformers#31293, peft#2321",
+    ),
+    Rule(
+        "X018",
+        "Reward model: no GGUF file",
+        "note",
+        "A reward model gives scores, not words: only the whole model is written.",
+        "The converter writes language models; the head that gives the score would be left out.",
+        "Use it with Transformers, or among the `rewards:` of a recipe.",
+        "design: what can't be checked isn't written",
+    ),
 ]

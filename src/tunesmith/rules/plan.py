@@ -4,19 +4,10 @@ from .rule import Rule
 
 RULES = [
     Rule(
-        "P001",
-        "Method not built yet",
-        "error",
-        "Method {method} isn't built in this version; sft is.",
-        "A method that is only half there would be silently wrong.",
-        "Use `method: sft`; docs/roadmap.md tells what comes when.",
-        "roadmap",
-    ),
-    Rule(
         "P002",
         "Learning rate far off",
         "warning",
-        "Learning rate {value:g} is {factor:.0f} times {direction} than is usual for {kind} ({usual:g}).",
+        "Learning rate {value:g} is {factor} times {direction} than is usual for {kind} ({usual:g}).",
         "Ten times too high destroys the model, ten times too low teaches nothing.",
         "Leave learning_rate out, so that the plan chooses, or take a value near {usual:g}.",
         "Schulman et al. 2025, LoRA Without Regret; TRL docs",
@@ -29,15 +20,6 @@ RULES = [
         "Positions the model was never built for give noise.",
         "Set `training: {{max_length: {context}}}` or less.",
         "config.json: max_position_embeddings",
-    ),
-    Rule(
-        "P004",
-        "One checkpoint kept",
-        "warning",
-        "save_total_limit 1 deletes the last good checkpoint before the new one counts; 2 is used.",
-        "A crash between the two leaves nothing to resume from.",
-        "Leave save_total_limit out or set 2 or more.",
-        "TRL 1.16: rotation comes before the callback",
     ),
     Rule(
         "P005",
@@ -161,7 +143,7 @@ RULES = [
         "Reward function that fails",
         "error",
         "{function}, called as the trainer will call it, {problem}.",
-        "GRPO calls it for the first time after the model was loaded and answers were written.",
+        "The trainer calls it for the first time after the model was loaded and answers were written.",
         "{remedy}",
         "trl#2644, trl#3272; TRL 1.16: GRPOTrainer._calculate_rewards",
     ),
@@ -180,7 +162,7 @@ RULES = [
         "warning",
         "{model} has no tokens for {markers}, which the chat template writes.",
         "Each is spelt in several pieces that the model never saw as a marker, and generation stops at none of them.",
-        "Use a template made for {model}, or one whose markers are plain words; tunesmith adds no tokens.",
+        "Use a template made for {model}, or one of plain words; or add them, `adapter: {{tokens: [...]}}`.",
         "trl#1233; peft#2898: new tokens are neither trained nor saved under LoRA",
     ),
     Rule(
@@ -189,7 +171,7 @@ RULES = [
         "error",
         "The tokenizer has token {token} of id {id}, and the model's embedding has {rows} rows.",
         "Looking it up reads outside the table: an error on the CPU, a crash of the device on a GPU.",
-        "Use the tokenizer that belongs to the model; tokens that were added need a model with a larger embedding.",
+        "Use the tokenizer that belongs to the model; tokens of your own go to `adapter: {{tokens: [...]}}`.",
         "Transformers 5.23: resize_token_embeddings isn't called by TRL",
     ),
     Rule(
@@ -224,9 +206,9 @@ RULES = [
         "4 bits can't be trained here",
         "error",
         "A base in 4 bits needs {lacks}.",
-        "bitsandbytes computes in 4 bits on GPUs only; the run would end as the model is loaded.",
+        "bitsandbytes makes the 4 bits and computes with them; without it the run would end as the model is loaded.",
         "{remedy}.",
-        "bitsandbytes documentation, November 2026",
+        "measured: bitsandbytes 0.50 trains NF4 LoRA on CPUs and NVIDIA GPUs",
     ),
     Rule(
         "P026",
@@ -261,7 +243,7 @@ RULES = [
         "warning",
         "{model} is a base model, the template writes {markers}, and LoRA doesn't train their embeddings.",
         "Base models often have these tokens and never saw them: their embeddings are still random.",
-        "Start from the instruct model, train all weights (`adapter: {{kind: none}}`), or use a template of words.",
+        "Start from the instruct model, train all weights (`kind: none`), or these: `adapter: {{tokens: [...]}}`.",
         "trl#2059, trl#3299; Qwen2.5's documentation of its base models",
     ),
     Rule(

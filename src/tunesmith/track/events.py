@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import ValidationError
 
@@ -18,8 +18,12 @@ FILENAME = "events.jsonl"
 class EventLog:
     """Appends events to the log of a run folder; each line is flushed at once, so that a crash loses none."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, silent: bool = False) -> None:
+        """`silent`: write nothing, as it is with processes beside the one that keeps the run's records."""
         self.path = folder / FILENAME
+        self._file: IO[str] | None = None
+        if silent:
+            return
         with disk_errors(self.path):
             torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n") and self.path.stat().st_size > 0
             self._file = self.path.open("a", encoding="utf-8")
@@ -29,14 +33,16 @@ class EventLog:
     def write(self, kind: str, step: int = 0, **data: Any) -> Event:
         """Append one event and return it."""
         event = Event.model_validate({"time": time.time(), "kind": kind, "step": step, "data": data})
-        with disk_errors(self.path):
-            self._file.write(event.model_dump_json() + "\n")
-            self._file.flush()
+        if self._file:
+            with disk_errors(self.path):
+                self._file.write(event.model_dump_json() + "\n")
+                self._file.flush()
         return event
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file:
+            self._file.close()
 
 
 def read_events(folder: Path) -> list[Event]:

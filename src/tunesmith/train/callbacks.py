@@ -1,8 +1,8 @@
-"""What the worker adds to the trainer: events, the guard against NaN, checkpoint markers, and stopping on request."""
+"""What the worker adds to the trainer: events, and checkpoints that count once they are whole."""
 
 from __future__ import annotations
 
-import math
+import numbers
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,19 +11,25 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..records import Finding
-from ..rules import finding
+from ..records import CheckpointOrigin
 from ..track.events import EventLog
-from .checkpoints import FOLDER, mark_complete
-
-_LOGGED = ("loss", "grad_norm", "learning_rate", "epoch", "num_tokens", "mean_token_accuracy", "entropy")
-_EVALUATED = ("eval_loss", "eval_mean_token_accuracy")
+from . import ranks
+from .checkpoints import FOLDER, mark_complete, prune
 
 
 def all_finite(model: Any) -> bool:
-    """Whether every trained weight is a number."""
-    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
-    return all(bool(torch.isfinite(parameter).all()) for parameter in trained)
+    """Whether every trained weight is a number, in all processes; all of them have to call it."""
+    trained = (ranks.local_part(parameter) for parameter in model.parameters() if parameter.requires_grad)
+    return all(ranks.gathered(all(bool(torch.isfinite(part).all()) for part in trained)))
+
+
+def figures(logs: dict[str, Any], *, evaluated: bool = False) -> dict[str, float]:
+    """The numbers that a trainer logs, of the evaluation or of training; TRL gives None where it has no value."""
+    return {
+        name: float(value)
+        for name, value in logs.items()
+        if isinstance(value, numbers.Real) and name.startswith("eval_") == evaluated
+    }
 
 
 class EventCallback(TrainerCallback):
@@ -55,17 +61,17 @@ class EventCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        logs = logs or {}
-        if "loss" in logs:
-            data = {name: float(logs[name]) for name in _LOGGED if name in logs}
-            tokens = self._tokens + int(data.pop("num_tokens", 0))
+        trained, evaluated = figures(logs or {}), figures(logs or {}, evaluated=True)
+        if "loss" in trained:
+            # Of answers that the model writes, the trainer's state counts the tokens, and a checkpoint keeps it.
+            before = 0 if state.num_input_tokens_seen else self._tokens
+            tokens = before + int(trained.pop("num_tokens", 0))
             seconds = self._seconds + time.monotonic() - self._began
-            self._log.write("log", state.global_step, num_tokens=tokens, seconds=seconds, **data)
-            self._update({"step": state.global_step, "loss": data["loss"], "tokens": tokens, "seconds": seconds})
-        elif "eval_loss" in logs:
-            data = {name: float(logs[name]) for name in _EVALUATED if name in logs}
-            self._log.write("eval", state.global_step, **data)
-            self._update({"eval_loss": data["eval_loss"]})
+            self._log.write("log", state.global_step, num_tokens=tokens, seconds=seconds, **trained)
+            self._update({"step": state.global_step, "loss": trained["loss"], "tokens": tokens, "seconds": seconds})
+        elif evaluated:
+            self._log.write("eval", state.global_step, **evaluated)
+            self._update({"eval_loss": evaluated.get("eval_loss")})
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -80,53 +86,38 @@ class EventCallback(TrainerCallback):
         self._update({"seconds": self._seconds + time.monotonic() - self._began, "step": state.global_step})
 
 
-class GuardCallback(TrainerCallback):
-    """Stops a run whose loss or gradient is no number, before another step is wasted."""
+class CheckpointCallback(TrainerCallback):
+    """Marks a checkpoint complete once everything is written and its weights are numbers; only then old ones go."""
 
-    def __init__(self) -> None:
-        self.found: Finding | None = None
-
-    def on_log(
+    def __init__(
         self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> TrainerControl:
-        for name in ("loss", "grad_norm", "eval_loss"):
-            value = float((logs or {}).get(name, 0.0))
-            if not math.isfinite(value) and self.found is None:
-                self.found = finding("R001", "training", name=name, value=value, step=state.global_step)
-                control.should_training_stop = True
-                control.should_save = False
-        return control
+        log: EventLog,
+        origin: CheckpointOrigin,
+        *,
+        keep: int | None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`keep` is how many complete checkpoints stay, beside the best one; None: all.
 
-
-class MarkerCallback(TrainerCallback):
-    """Marks a checkpoint complete once everything is written and its weights are numbers."""
-
-    def __init__(self, log: EventLog) -> None:
+        Once `stopped` by the guard, a run deletes none: the last good one may be the oldest.
+        """
         self._log = log
+        self._origin = origin
+        self._keep = keep
+        self._stopped = stopped
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        if all_finite(model):
-            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-            self._log.write("save", state.global_step, path=f"{FOLDER}/checkpoint-{state.global_step}")
-
-
-class StopCallback(TrainerCallback):
-    """Saves and stops at the end of the step in which a stop was asked for."""
-
-    def __init__(self, asked: Callable[[], bool]) -> None:
-        self._asked = asked
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        if self._asked():
-            control.should_save = True
-            control.should_training_stop = True
-        return control
+        # Once all have answered, all have written their parts.
+        if not all_finite(model) or not ranks.is_main():
+            return
+        folder = Path(args.output_dir)
+        checkpoint = folder / f"checkpoint-{state.global_step}"
+        self._origin.save(checkpoint)
+        mark_complete(checkpoint)
+        self._log.write("save", state.global_step, path=f"{FOLDER}/{checkpoint.name}")
+        if self._stopped():
+            return
+        best = state.best_model_checkpoint
+        prune(folder.parent, self._keep, best=Path(best) if best else None)

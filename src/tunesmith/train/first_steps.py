@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..records import FirstSteps, Plan, Range
+from ..records import Finding, FirstSteps, Plan, Range
+from ..rules import finding
 from .result import peak_memory, reserved_memory
 
 _WARM: Final = 1  # steps that make kernels, caches and the optimizer's state
 _TIMED: Final = 5
 _TOLD_APART: Final = 1 << 30  # on a CPU, libraries take about as much as a smaller plan
+_PROCESS_ERROR: Final = 0.3  # a process's memory tells less of its tensors' than a GPU's allocator does
 _SPREAD: Final = 0.15  # of a run's pace about that of its first steps, on either side
+
+
+def exceeded(plan: Plan, measured: FirstSteps) -> Iterator[Finding]:
+    """R007 and R008: more memory than planned, or more time than the run may take."""
+    error = plan.memory.allocated_error if plan.hardware.device == "cuda" else _PROCESS_ERROR
+    # Less says nothing: longer rows may come.
+    if measured.difference is not None and measured.difference > error:
+        actual, planned = measured.allocated / 1e9, measured.planned / 1e9
+        yield finding("R007", "memory", difference=measured.difference, actual=actual, planned=planned, error=error)
+    timeout, left = plan.recipe["launch"]["timeout"], measured.remaining.likely
+    if timeout is not None and left > timeout:
+        yield finding("R008", "launch.timeout", left=left / 3600, timeout=timeout / 3600)
 
 
 class FirstStepsCallback(TrainerCallback):

@@ -8,39 +8,48 @@ import shutil
 import statistics
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..files import disk_errors
 from ..records import Plan
+from . import ranks
+from .model import save_trained
 
 if TYPE_CHECKING:
-    from trl import SFTTrainer
+    from transformers import PreTrainedModel, Trainer
 
 FOLDER = "model"
 
 
-def save(trainer: SFTTrainer, plan: Plan, run: Path) -> str:
+def save(trainer: Trainer, plan: Plan, run: Path) -> str:
     """Save model or adapter with its tokenizer in `run`/model, in the dtype of the source. Returns the folder's name.
 
-    It is written beside and renamed at the end, so that `model` is whole or absent.
+    It is written beside and renamed at the end, so that `model` is whole or absent. Of several processes the main one
+    writes; all of them have to call it.
 
     Raises:
         EnvironmentLacksError: disk full or not writable.
     """
     import torch
 
-    target, partial = run / FOLDER, run / f".{FOLDER}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if plan.lora is None and plan.model.dtype in ("bfloat16", "float16"):
+    if plan.peft is None and plan.model.dtype in ("bfloat16", "float16"):
         # Trained in fp32 for precision; saved as the source was, or the result takes twice the space.
         model = model.to(getattr(torch, plan.model.dtype))
+    state = ranks.full_state(trainer)
+    if ranks.is_main():
+        _write(trainer, model, state, run)
+    return FOLDER
+
+
+def _write(trainer: Trainer, model: PreTrainedModel, state: dict[str, Any] | None, run: Path) -> None:
+    target, partial = run / FOLDER, run / f".{FOLDER}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
     with disk_errors(target):
-        model.save_pretrained(str(partial))
+        save_trained(model, partial, state)
         trainer.processing_class.save_pretrained(str(partial))
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
-    return FOLDER
 
 
 def no_fall(losses: list[float]) -> tuple[float, float] | None:

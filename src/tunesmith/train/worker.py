@@ -7,143 +7,254 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
+import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EnvironmentLacksError, TunesmithError
-from ..files import exclusive, sha256
-from ..records import LOCKED, RUN_LOCK, Finding, FirstSteps, Plan, RunRecord, Severity
+from ..errors import TunesmithError
+from ..files import exclusive
+from ..plan.rows import GENERATING
+from ..records import LOCKED, RUN_LOCK, CheckpointOrigin, Finding, FirstSteps, Plan, Rollback, RunRecord, Severity
 from ..rules import FindingsError, finding, refuse_errors
 from ..track.events import EventLog, read_events
-from . import result
+from ..track.failures import forget_failures, tell_failure
+from . import ranks, result, shared
 from .checkpoints import last_complete, remove_torn, step_of
+from .failures import explained, resumable
+from .guard.limits import Limits, seconds_spent
+from .origin import check_conditions, origin_of, own_code
+from .requests import Finished, Interrupted, StopRequest
 
 if TYPE_CHECKING:
-    from trl import SFTTrainer
+    from transformers import Trainer
 
     from ..data.fast import FastResult
+    from .guard.signals import Signal
 
 _STOPPED = 130
 _ENOUGH_LOSSES = 9
-_PROCESS_ERROR = 0.3  # a process's memory tells less of its tensors' than a GPU's allocator does
+_OUTCOME = ("R004", "R032", "R033", "R034")
+"""What is said of a run at its end: an attempt that goes on says it anew."""
 
 
 class Worker:
     """One attempt at training a run folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, anyway: bool = False) -> None:
+        """`anyway`: go on from a checkpoint that was made under other conditions."""
         self.folder = folder
+        self.anyway = anyway
         self.plan = Plan.load(folder)
         self.record = RunRecord.load(folder)
-        self.log = EventLog(folder)
-        self.stop_asked = False
+        self.log = EventLog(folder, silent=not ranks.is_main())
+        self.limits = Limits.of(self.plan, seconds_spent(read_events(folder)))
+        self.stop = StopRequest()
+        self.tracker: Any = None
+        self._changing = threading.RLock()  # the guard's watchdog tells from a thread of its own
         self.prepared_by = ""
 
+    @cached_property
+    def origin(self) -> CheckpointOrigin:
+        """What the checkpoints of this attempt are made by."""
+        return origin_of(self.plan)
+
     def update(self, changes: dict[str, Any]) -> None:
-        """Change fields of the run record and save it."""
-        self.record = self.record.model_copy(update=changes)
-        self.record.save(self.folder)
+        """Change fields of the run record and save it; of several processes the main one does."""
+        with self._changing:
+            self.record = self.record.model_copy(update=changes)
+            if ranks.is_main():
+                self.record.save(self.folder)
 
     def find(self, found: Finding) -> None:
         """Record a finding, in the run record and in the event log."""
-        if found not in self.record.findings:
+        with self._changing:
+            if found in self.record.findings:
+                return
             self.update({"findings": [*self.record.findings, found]})
             self.log.write("finding", self.record.step, **found.model_dump())
-
-    def ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler: save and stop after this step; a second signal ends the process at once."""
-        self.stop_asked = True
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, signal.SIG_DFL)
+        if self.tracker:
+            self.tracker.alert(found)
 
     def run(self) -> int:
         """Train to the end, or until asked to stop. Returns the exit code."""
-        self._check_data()
+        # What ended an earlier attempt is looked for again.
+        earlier = [one for one in self.record.findings if one.severity != "error" and one.code not in _OUTCOME]
+        self.update({"findings": earlier})
         checkpoint = self._last_checkpoint()
-        trainer = self._trainer(step_of(checkpoint) if checkpoint else 0)
-        self._check_trainer(trainer)
-        if not self.stop_asked:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        self._check_outcome(trainer)
-        stopped = self.stop_asked and trainer.state.global_step < self.plan.steps
+        self._refuse(check_conditions(self.folder, self.plan, checkpoint), step_of(checkpoint) if checkpoint else 0)
+        trainer = self._trained(checkpoint)
+        self._check_weights(trainer)
+        stopped = self._stop_asked() and trainer.state.global_step < self.plan.steps
         if not stopped:
+            self._tell_outcome(trainer)
             self.update({"result": result.save(trainer, self.plan, self.folder)})
         self._close("stopped" if stopped else "done", "stop" if stopped else "end")
-        return _STOPPED if stopped else 0
+        ranks.leave()
+        if ranks.is_main():
+            shared.forget(self.folder)
+        # torchrun takes any other code of one process as a failure of all.
+        return _STOPPED if stopped and ranks.count() == 1 else 0
+
+    def _trained(self, checkpoint: Path | None) -> Trainer:
+        """The trainer at its end; where the guard sent the run back, that of the last try."""
+        from accelerate.utils.memory import clear_device_cache
+
+        while True:
+            step = step_of(checkpoint) if checkpoint else 0
+            trainer = self._trainer(step)
+            for found in ranks.check(trainer, self.plan, step):
+                self.find(found)
+            self._check_trainer(trainer)
+            try:
+                self._train(trainer, checkpoint)
+            finally:
+                self.guard.close()
+            if self.guard.back is None:
+                return trainer
+            checkpoint = self._go_back(self.guard.back)
+            del trainer
+            clear_device_cache(garbage_collection=True)
+
+    def _go_back(self, signal: Signal) -> Path | None:
+        """To the last good checkpoint, from which on the learning rate is lower; None: to the beginning."""
+        from .guard.rollback import discard_after, last_good
+
+        checkpoint = last_good(self.folder, signal.since)
+        to = step_of(checkpoint) if checkpoint else 0
+        ranks.wait()
+        if ranks.is_main():
+            discard_after(self.folder, to)
+        back = Rollback(code=signal.code, step=self.record.step, to=to, factor=self.guard.rate_factor)
+        self.update({"rollbacks": [*self.record.rollbacks, back]})
+        self.log.write("rollback", to, code=back.code, seen=back.step, factor=back.factor)
+        return checkpoint
 
     def fail(self, error: TunesmithError) -> None:
         """Record why the run ended."""
         for found in error.findings if isinstance(error, FindingsError) else []:
             self.find(found)
         self.update({"error": str(error)})
+        if not ranks.is_main():
+            tell_failure(self.folder, ranks.rank(), error)
         self._close("failed", "fail", what=error.what, why=error.why, fix=error.fix, exit_code=error.exit_code)
 
     def _close(self, status: str, event: str, **data: Any) -> None:
         self.update({"status": status, "pid": None, "finished": now(), "peak_memory": result.peak_memory()})
         self.log.write(event, self.record.step, **data)
 
-    def _check_data(self) -> None:
-        for split in (self.plan.train, self.plan.eval, self.plan.test):
-            if split and sha256(self.folder / split.path) != split.sha256:
-                raise FindingsError([finding("R003", split.path, path=split.path)])
+    def _refuse(self, found: list[Finding], step: int) -> None:
+        """Stop at errors among what was found before step `step`, unless told to go on anyway."""
+        errors = [one for one in found if one.severity == "error"]
+        if not self.anyway:
+            refuse_errors(errors)
+        for one in found:
+            self.find(one.model_copy(update={"severity": "warning"}) if one in errors else one)
+        if errors:
+            codes = ", ".join(sorted({one.code for one in errors}))
+            self.find(finding("R030", "resume", step=step, codes=codes))
 
     def _last_checkpoint(self) -> Path | None:
-        for name in remove_torn(self.folder):
-            self.find(finding("R005", "checkpoints", name=name))
         checkpoint = last_complete(self.folder)
+        severity: Severity = "note" if checkpoint else "warning"
+        remedy = "Nothing to do: the run goes on from the last complete one."
+        if not checkpoint:
+            remedy = "The run begins again at its first step, as there is no other; look at the disk if it was whole."
+        for name in remove_torn(self.folder, checkpoint) if ranks.is_main() else []:
+            self.find(finding("R005", "checkpoints", severity=severity, name=name, remedy=remedy))
         if checkpoint:
             self.update({"resumed_from": [*self.record.resumed_from, step_of(checkpoint)]})
         return checkpoint
 
-    def _trainer(self, step: int) -> SFTTrainer:
+    def _trainer(self, step: int) -> Trainer:
         from trl import SFTTrainer  # noqa: F401  so that its import doesn't count as the model's memory
 
-        from .callbacks import EventCallback, GuardCallback, MarkerCallback, StopCallback
+        from ..track.others import hold_back
+        from .callbacks import CheckpointCallback, EventCallback
         from .first_steps import FirstStepsCallback
-        from .sft import build_trainer
+        from .guard.rollback import RateCallback, scale_of
+        from .guard.watch import GuardCallback
+        from .job import Job
+        from .methods import build_trainer
+        from .stopping import StopCallback
+        from .together import TogetherCallback
+        from .watch.build import choosing, watchers
 
         spent = max((event for event in read_events(self.folder) if event.kind == "log" and event.step <= step),
                     key=lambda event: event.time, default=None)  # fmt: skip
-        self.guard = GuardCallback()
-        tracker = self._tracker()
-        return build_trainer(
+        self.guard = GuardCallback(
             self.plan,
-            self.folder,
-            [
-                EventCallback(
-                    self.log,
-                    self.update,
-                    tokens=spent.data["num_tokens"] if spent else 0,
-                    seconds=spent.data["seconds"] if spent else 0.0,
-                ),
-                self.guard,
-                FirstStepsCallback(self.plan, self._first_steps_done, before=result.peak_memory()),
-                MarkerCallback(self.log),
-                StopCallback(lambda: self.stop_asked),
-                *([tracker] if tracker else []),
-            ],
-            report=self._rows_prepared,
+            self.find,
+            rollbacks=self.record.rollbacks,
+            limits=self.limits,
+            interrupt=self.stop.ask_from_thread,
         )
+        self.stopping = StopCallback(self.stop)
+        self.tracker = self._tracker()
+        events = EventCallback(
+            self.log,
+            self.update,
+            tokens=spent.data["num_tokens"] if spent else 0,
+            seconds=spent.data["seconds"] if spent else 0.0,
+        )
+        job = Job(self.plan, self.folder, report=self._rows_prepared)
+        job.callbacks[:] = [
+            events,
+            FirstStepsCallback(self.plan, self._first_steps_done, before=result.peak_memory()),
+            CheckpointCallback(
+                self.log,
+                self.origin,
+                keep=self.plan.training.get("save_total_limit"),
+                stopped=lambda: self.guard.stopped_by is not None,
+            ),
+            self.guard,
+            *([RateCallback(scale_of(self.record.rollbacks))] if self.record.rollbacks else []),
+            self.stopping,
+            *([self.tracker] if self.tracker else []),
+            *watchers(job, self.log, self.update, self.find),
+            TogetherCallback(self.plan),
+        ]
+        trainer = build_trainer(job)
+        hold_back(trainer.callback_handler.callbacks, self._tracker_failed)
+        self.choosing = choosing(job)
+        return trainer
+
+    def _train(self, trainer: Trainer, checkpoint: Path | None) -> None:
+        from .stopping import save_now
+        from .watch.best import take_best
+
+        if self._stop_asked():
+            return
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except Interrupted:
+            self.stopping.rewind()
+            save_now(trainer)
+        except Finished:
+            take_best(trainer)  # the last checkpoint is loaded, and nothing is left to do
+        else:
+            self.stop.served()
+            return
+        trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+
+    def _stop_asked(self) -> bool:
+        """Whether any of the processes was asked to stop; all of them have to call it."""
+        (self.stop.asked,) = ranks.anywhere(self.stop.asked)
+        return self.stop.asked
 
     def _first_steps_done(self, measured: FirstSteps) -> None:
         self.update({"first_steps": measured})
+        from .first_steps import exceeded
+
         self.log.write("pace", measured.step, **measured.model_dump(exclude={"step"}))
-        error = self.plan.memory.allocated_error if self.plan.hardware.device == "cuda" else _PROCESS_ERROR
-        # Less says nothing: longer rows may come.
-        if measured.difference is not None and measured.difference > error:
-            actual, planned = measured.allocated / 1e9, measured.planned / 1e9
-            off = finding("R007", "memory", difference=measured.difference, actual=actual, planned=planned, error=error)
-            self.find(off)
-        timeout = self.plan.recipe["launch"]["timeout"]
-        if timeout is not None and measured.remaining.likely > timeout:
-            self.find(finding("R008", "launch.timeout", left=measured.remaining.likely / 3600, timeout=timeout / 3600))
+        for found in exceeded(self.plan, measured):
+            self.find(found)
 
     def _rows_prepared(self, results: dict[str, FastResult]) -> None:
         from ..data.trl_preparation import library
@@ -159,33 +270,26 @@ class Worker:
             )
 
     def _tracker(self) -> Any:
-        if "trackio" not in self.plan.trackers:
+        if "trackio" not in self.plan.trackers or not ranks.is_main():
             return None
         from ..track.trackio import trackio_callback
 
-        return trackio_callback(lambda error: self.find(finding("R006", "trackio", error=error)))
+        return trackio_callback(lambda error: self._tracker_failed("trackio", error))
 
-    def _check_trainer(self, trainer: SFTTrainer) -> None:
-        from ..data.tokens import audit_findings, audit_prepared
+    def _tracker_failed(self, name: str, error: str) -> None:
+        self.find(finding("R006", "training.report_to", tracker=name, error=error))
 
-        trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
-        audit = audit_prepared(
-            trainer.train_dataset,
-            trainer.processing_class,
-            layout=self.plan.layout,
-            loss_on=self.plan.loss_on,
-            rows_given=self.plan.train.rows,
-            max_length=self.plan.training["max_length"],
-            rows_cut=self.plan.train.cut,
-            longest=self.plan.train.longest,
-            stop_ids=self.plan.model.stop_ids,
-        )
-        if self.prepared_by:
-            audit = audit.model_copy(update={"prepared_by": self.prepared_by})
+    def _check_trainer(self, trainer: Trainer) -> None:
+        from ..data.tokens import audit_findings
+        from .audit import audit_trainer
+
+        trained = sum(ranks.size_of(parameter) for parameter in trainer.model.parameters() if parameter.requires_grad)
+        audit = audit_trainer(trainer, self.plan, self.prepared_by)
         self.update({"parameters_trained": trained, "audit": audit})
-        self.log.write("audit", **audit.model_dump(exclude={"preview"}))
-        for found in audit_findings(audit, "training rows", context=self.plan.model.context or None):
-            self.find(found)
+        if audit:
+            self.log.write("audit", **audit.model_dump(exclude={"preview"}))
+            for found in audit_findings(audit, "training rows", context=self.plan.model.context or None):
+                self.find(found)
         if trained != self.plan.parameters_trained:
             # Of an architecture that isn't known the plan's count is an estimate.
             severity: Severity = "warning" if self.plan.model.rough and trained else "error"
@@ -193,16 +297,32 @@ class Worker:
             self.find(finding("R002", "model", severity=severity, actual=trained, planned=planned))
         refuse_errors(self.record.findings)
 
-    def _check_outcome(self, trainer: SFTTrainer) -> None:
+    def _check_weights(self, trainer: Trainer) -> None:
         from .callbacks import all_finite
 
-        if self.guard.found:
-            raise FindingsError([self.guard.found])
+        if stopped_by := [found for found in ranks.gathered(self.guard.stopped_by) if found]:
+            raise FindingsError(stopped_by[:1])
         if not all_finite(trainer.model):
             step = trainer.state.global_step
-            raise FindingsError([finding("R001", "model", name="a trained weight", value="not finite", step=step)])
-        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        if len(losses) >= _ENOUGH_LOSSES and (fall := result.no_fall(losses)):
+            details = {"name": "a trained weight", "value": "not finite", "step": step, "done": "there is no result"}
+            raise FindingsError([finding("R001", "model", **details)])
+        refuse_errors(ranks.check_replicas(trainer.model, self.plan))
+
+    def _tell_outcome(self, trainer: Trainer) -> None:
+        from .watch.best import outcome
+
+        state, told = trainer.state, []
+        for found in outcome(self.choosing, state) if self.choosing else []:
+            told.append(found.code)
+            self.find(found)
+        if state.global_step < self.plan.steps and "R032" not in told:
+            own = self.plan.recipe.get("watch", {}).get("callbacks", [])
+            who = f"Your callback {' or '.join(own)}" if own else "A library's callback"
+            self.find(finding("R034", "watch.callbacks", who=who, step=state.global_step, steps=self.plan.steps))
+        # Where the model writes the answers the loss is around 0 from the start, whatever is learnt.
+        falls = self.plan.method not in GENERATING
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        if falls and len(losses) >= _ENOUGH_LOSSES and (fall := result.no_fall(losses)):
             self.find(finding("R004", "training", first=fall[0], last=fall[1]))
 
 
@@ -211,67 +331,48 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _guarded(worker: Worker, work: Callable[[], int]) -> int:
+def guarded(worker: Worker, work: Callable[[], int]) -> int:
+    """The exit code of `work`; what it raises becomes the run's record."""
     try:
         return work()
     except TunesmithError as error:
-        worker.fail(error)
-        return error.exit_code
+        told = resumable(error, worker.folder)
+        worker.fail(told)
+        return told.exit_code
     except Exception as error:
         traceback.print_exc()
-        known = _disk_full(error) or _out_of_memory(error)
-        failure = known or TunesmithError(
-            f"Training failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            why="An unexpected error in the worker or in a library.",
-            fix=f"The traceback is in {worker.folder / 'worker.log'}; `tunesmith resume {worker.folder}` goes on from "
-            "the last checkpoint.",
-        )
+        failure = ranks.lost_another(error, worker.folder) or explained(error, worker.folder, own_code(worker.plan))
         worker.fail(failure)
         return failure.exit_code
-
-
-def _disk_full(error: Exception) -> TunesmithError | None:
-    text = str(error)
-    if not any(sign in text for sign in ("No space left", "File too large", "inline_container", "Disk quota")):
-        return None
-    return EnvironmentLacksError(
-        "The disk is full while saving.",
-        why="A checkpoint or the model couldn't be written whole; it doesn't count, earlier ones are untouched.",
-        fix="Free space, then continue from the last complete checkpoint with `tunesmith resume RUN`.",
-    )
-
-
-def _out_of_memory(error: Exception) -> TunesmithError | None:
-    if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
-        return None
-    return EnvironmentLacksError(
-        "The device ran out of memory.",
-        why=str(error).splitlines()[0],
-        fix="Set a smaller per_device_train_batch_size or max_length under `training:`, or gradient_checkpointing.",
-    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the worker; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m tunesmith.train.worker", description="Train a run folder.")
     parser.add_argument("run", type=Path, help="the run folder")
-    folder = parser.parse_args(arguments).run.resolve()
+    parser.add_argument("--anyway", action="store_true", help="resume under other conditions than the checkpoint's")
+    given = parser.parse_args(arguments)
+    folder = given.run.resolve()
+    if not ranks.is_main():
+        return _work(folder, anyway=given.anyway)
     # Whoever asks whether a run is alive holds its lock for a moment.
     with exclusive(folder / RUN_LOCK, patience=1.0) as free:
         if not free:
             print("another worker is at work on this run folder", file=sys.stderr)
             return LOCKED
-        return _work(folder)
+        forget_failures(folder)
+        return _work(folder, anyway=given.anyway)
 
 
-def _work(folder: Path) -> int:
-    worker = Worker(folder)
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, worker.ask_to_stop)
+def _work(folder: Path, *, anyway: bool) -> int:
+    worker = Worker(folder, anyway=anyway)
+    worker.stop.listen()
     started = worker.record.started or now()
-    worker.update({"status": "running", "pid": os.getpid(), "started": started, "finished": None, "error": None})
+    here = {"pid": os.getpid(), "host": socket.gethostname()}
+    worker.update({"status": "running", **here, "started": started, "finished": None, "error": None})
     began = time.monotonic()
-    code = _guarded(worker, worker.run)
+    code = guarded(worker, worker.run)
+    worker.stop.served()  # its clock would end a process that takes its handlers down
     print(f"worker ended with code {code} after {time.monotonic() - began:.1f} s", file=sys.stderr)
     worker.log.close()
     return code

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from ...recipe.schema import Mapping
-from ...records import Finding
+from ...records import Finding, Verdict
 from ...rules import finding
 from ..columns import profile
 from ..rows import Row, name_columns
@@ -18,6 +19,7 @@ from .detection import Detection, Part, merge
 from .facts import Facts
 from .features import features
 from .mapped import check, mapped_sight
+from .names import NEEDS
 from .recommended import recommend
 from .sight import Sight
 from .verdicts import METHODS, judge
@@ -33,6 +35,7 @@ def detect(
     *,
     filtered: Collection[str] = (),
     source: str | None = None,
+    images: Path | None = None,
 ) -> Detection:
     """Find the layouts of rows, and each method's verdict; what `mapping` names goes before what rows look like.
 
@@ -41,6 +44,7 @@ def detect(
         mapping: The columns that the recipe names.
         filtered: Columns by which the recipe keeps rows: they have said what they had to say.
         source: The file, as printed code shall name it; without it, verdicts have no code.
+        images: Where the paths of the rows' images start, for a model that is shown them.
 
     Raises:
         UsageError: `mapping` names a column that isn't there, or roles that exclude each other.
@@ -59,10 +63,9 @@ def detect(
         reason = (
             "All rows have images, and only text is trained here: learning the answers without them teaches guessing."
         )
-        verdicts = [
-            verdict.model_copy(update={"status": "INCOMPATIBLE", "reason": reason, "mapping": None, "filter": None})
-            for verdict in verdicts
-        ]
+        blind = {"status": "INCOMPATIBLE", "reason": reason, "mapping": None, "filter": None}
+        sees = ("sft",) if images else ()
+        verdicts = [verdict if verdict.method in sees else verdict.model_copy(update=blind) for verdict in verdicts]
     method, why = recommend(parts[0].sight, verdicts)
     detection = Detection(
         sight=parts[0].sight,
@@ -74,6 +77,7 @@ def detect(
         recommended_reason=why,
         facts=facts,
         mapped=bool(mapped),
+        images=images,
     )
     return with_code(detection, mapped, source) if source else detection
 
@@ -83,13 +87,20 @@ def unusable(detection: Detection, where: str, method: str = "sft") -> Finding |
     verdict = detection.verdict_of(method)
     if verdict.status == "READY":
         return None
-    roles = verdict.mapping or {"prompt": "COLUMN", "completion": "COLUMN"}
-    return finding(
-        "D004",
-        where,
-        reason=verdict.reason,
-        columns=name_columns(detection.profiles),
-        fragment=fragment(roles, verdict.filter),
+    columns = name_columns(detection.profiles)
+    return finding("D004", where, reason=verdict.reason, columns=columns, remedy=_remedy(detection, verdict))
+
+
+def _remedy(detection: Detection, verdict: Verdict) -> str:
+    """The mapping that would do; else what rows the method needs, and the method that takes these."""
+    if verdict.mapping or verdict.filter:
+        return f"Name the columns in the recipe: `data: {{{fragment(verdict.mapping, verdict.filter)}}}`"
+    needs, roles = NEEDS[verdict.method]
+    named = fragment(dict.fromkeys(roles, "COLUMN"), None)
+    said = f"Give rows that hold {needs}; where they do, name the columns in the recipe: `data: {{{named}}}`"
+    other = detection.recommended
+    return (
+        f"{said}. Rows like these are for {other}: `method: {other}`" if other not in (None, verdict.method) else said
     )
 
 

@@ -10,7 +10,7 @@ from ..paths import Path, heads_of, parse
 from ..shape import Shape
 from .detection import Part
 from .facts import Facts
-from .names import LABELS
+from .names import LABELS, NEEDS
 from .sight import Sight
 from .unfit import obstacle, ranked
 
@@ -158,8 +158,8 @@ def why_unknown(case: Case) -> str:
     ]
     if chats:
         return f"The column {chats[0]} is text, not a list of messages; give JSON or JSONL with real lists."
-    known = "messages, prompt and completion, instruction and output, or text"
-    return f"No column looks like {known}; where one is, name it in a mapping."
+    like = f"looks like {NEEDS[case.method][0]}" if case.method in ("sft", "clm") else "looks like one"
+    return f"No column {like}; where one is, name it in a mapping."
 
 
 def lowered(sentence: str) -> str:

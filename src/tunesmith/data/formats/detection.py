@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 from ...records import Layout, LayoutShare, Verdict
 from ..columns import Profile
@@ -60,6 +61,7 @@ class Detection:
         features: Rows with system, tools, tool_calls, reasoning, images, history.
         recommended: The method that such data was made for, and why; None for none.
         mapped: Whether a mapping says what the columns are, so that all rows have one layout.
+        images: Where the paths of the rows' images start, for a model that is shown them (sft); None: for no model.
     """
 
     sight: Sight
@@ -71,6 +73,7 @@ class Detection:
     recommended_reason: str
     facts: Facts
     mapped: bool
+    images: Path | None = None
 
     @property
     def layout(self) -> Layout:

@@ -158,3 +158,15 @@ PARENTS: Final = ("parent_id", "parent_message_id", "parent")
 IMAGES: Final = ("images", "image", "img", "videos", "video", "audios", "audio")
 TOOLS: Final = ("tools", "functions", "available_tools")
 REASONING: Final = ("reasoning_content", "thinking", "reasoning")
+_PAIRED: Final = ("a better and a worse answer to each prompt", ("prompt", "chosen", "rejected"))
+_ASKED: Final = ("prompts", ("prompt",))
+NEEDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "sft": ("messages, prompt and completion, instruction and output, or text", ("prompt", "completion")),
+    "clm": ("running text", ("text",)),
+    "dpo": _PAIRED,
+    "reward": _PAIRED,
+    "kto": ("answers marked as good or bad", ("prompt", "completion", "label")),
+    "grpo": _ASKED,
+    "rloo": _ASKED,
+}
+"""Method -> what its rows hold, and the roles that a mapping names at least."""

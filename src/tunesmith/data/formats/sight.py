@@ -33,7 +33,7 @@ from .names import (
 )
 from .unfit import obstacle, ranked
 
-_REFERENCE_KINDS = ("text", "number", "list", "boolean")
+_REFERENCE_KINDS = ("text", "number", "list", "boolean", "object")
 OPTIONAL = frozenset({"system", "tools", "input", "history", "reference", "answer", "class", "images"})
 """Roles whose column may be null or absent; by the other ones rows of a layout are told from rows of another."""
 
@@ -230,8 +230,10 @@ class _Eye:
         kinds = ("text",) if not self.chats else ("text", "list", "object")
         completions = [name for name in self._alike(COMPLETIONS, *kinds) if name != but and self._answers(name)]
         chats = self._chat_column(but=completions)
-        if chats:  # What stands beside a conversation under these names is rather compared with than learnt.
+        if chats or {"prompt", "reference"} <= self.kinds.keys():
+            # What stands there under these names is rather compared with than learnt.
             completions = [name for name in completions if name.lower() not in ("answer", "solution", "target")]
+        if chats:
             completions += [path for path in LOGGED if self._worded(path)]
         if not completions or self._gold():
             return None

@@ -78,6 +78,11 @@ class RawData:
         """The name as a path."""
         return Path(self.name)
 
+    @property
+    def folder(self) -> Path:
+        """Where the (first) file lies, from which the paths in its rows start."""
+        return Path(self.files[0].name).parent
+
     def unparsed(self) -> Finding | None:
         """D001 for the rejected rows, where there are any: how many, and the first with its reason."""
         if not self.rejected:
@@ -125,6 +130,11 @@ class Opened:
     def titles(self) -> list[str]:
         """What records call the files."""
         return [content.title for content in self._contents]
+
+    @property
+    def folder(self) -> Path:
+        """Where the (first) file lies, from which the paths in its rows start."""
+        return Path(self.titles[0]).parent
 
     @property
     def bytes(self) -> int:

@@ -63,6 +63,8 @@ class Request:
 
 _FAKED: tuple[tuple[str, tuple[object, ...], str], ...] = (
     ("method", ("sft", "clm", "dpo"), "It runs the steps of TRL's SFTTrainer and DPOTrainer."),
+    ("adapter", ("none", "lora", "qlora"), "It fakes LoRA and full training."),
+    ("dora", (False,), "It fakes LoRA without the columns' lengths."),
     ("checkpointing", ("off", "full", "selective"), "Offloading needs a GPU's streams."),
     ("devices", (1,), "It fakes one device, and what several exchange doesn't show there."),
     ("sharding", ("none",), "It fakes one device that holds the whole model."),

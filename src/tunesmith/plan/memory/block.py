@@ -78,7 +78,7 @@ def block_of(step: Step) -> Block:
     readers = [linear for linear in linears if linear not in down and linear not in out]
     intermediate = (0 if chosen else model.intermediate or 4 * hidden) if not down else down[0].in_features
     norms, qk_norm = _norms(model, head_dim)
-    adapted = [] if step.trained else targeted(step)
+    adapted = [] if step.adapter in ("none", "prompt", "prefix") else targeted(step)
     return Block(
         hidden=hidden,
         heads=heads,

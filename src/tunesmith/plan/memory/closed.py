@@ -46,7 +46,7 @@ def estimate(step: Step) -> MemoryEstimate:
     if generating:
         phases.append(_phase("generation", stable, activations=generating - cache, cache=cache, buffers=state.gathered))
     peak = max(phases, key=lambda phase: phase.bytes)
-    rough = _ROUGH_ERROR if step.model.rough else 0.0
+    rough = _ROUGH_ERROR if step.model.rough or not step.measured else 0.0
     estimated = MemoryEstimate(
         weights=state.weights,
         gradients=peak.parts["gradients"],

@@ -63,9 +63,19 @@ def state_of(step: Step, widths: Widths) -> State:
 
 
 def trained_parameters(step: Step) -> int:
-    """Parameters that are trained: all, or r * (in + out) of each linear layer that LoRA adapts (Hu et al. 2021)."""
+    """Parameters that are trained: all, or r * (in + out) of each linear layer that LoRA adapts (Hu et al. 2021).
+
+    Of virtual tokens a prompt has their embeddings, a prefix their keys and values; IA3 has a scale per output.
+    """
+    model = step.model
     if step.trained:
-        return step.model.parameters
+        return model.parameters
+    if step.adapter == "prompt":
+        return step.virtual * model.hidden
+    if step.adapter == "prefix":
+        return step.virtual * model.layers * 2 * model.kv_heads * model.head_dim
+    if step.adapter == "ia3":
+        return sum(x.out_features * x.count for x in targeted(step))
     return sum(step.rank * (x.in_features + x.out_features) * x.count for x in targeted(step))
 
 

@@ -18,8 +18,10 @@ class Step(Part):
 
     model: ModelFacts
     method: str = Field(default="sft", description="As TRL names it: sft, dpo, grpo, rloo, kto, reward, clm")
-    adapter: Literal["none", "lora", "qlora"] = "none"
-    rank: int = 16
+    adapter: Literal["none", "lora", "qlora", "prompt", "prefix", "ia3"] = "none"
+    rank: int = Field(default=16, description="Of LoRA")
+    virtual: int = Field(default=20, description="Virtual tokens of prompt and prefix tuning")
+    dora: bool = Field(default=False, description="LoRA with the lengths of the columns")
     dropout: float = Field(default=0.0, description="LoRA's dropout on its inputs")
     targets: str | list[str] = Field(default="all-linear", description="Layers that LoRA adapts")
     dtype: Dtype = Field(default="float32", description="Dtype in which the weights are loaded")
@@ -50,9 +52,15 @@ class Step(Part):
     @property
     def tokens(self) -> int:
         """Tokens of one forward pass: a preference pair counts twice."""
-        return self.rows * self.length * (2 if self.method in ("dpo", "reward") else 1)
+        length = self.length + (self.virtual if self.adapter == "prompt" else 0)
+        return self.rows * length * (2 if self.method in ("dpo", "reward") else 1)
 
     @property
     def trained(self) -> bool:
         """Whether the model's own weights are trained."""
         return self.adapter == "none"
+
+    @property
+    def measured(self) -> bool:
+        """Whether steps with such an adapter are among those that the estimate was held against."""
+        return self.adapter == "none" or (self.adapter in ("lora", "qlora") and not self.dora)
