@@ -116,8 +116,8 @@ RULES = [
         "E013",
         "The longer answer wins",
         "warning",
-        "Of {count} {count:pair|pairs} with a shorter chosen answer the tuned model gets {short:.0f}% right, of the others "
-        "{long:.0f}%.",
+        "Of {count} {count:pair|pairs} with a shorter chosen answer the tuned model gets {short:.0f}% right, of the "
+        "others {long:.0f}%.",
         "It learnt that longer is better; answers will grow rather than improve.",
         "Add pairs whose better answer is the shorter one, or cut the others to like lengths.",
         "Singhal et al. 2023, A long way to go: length correlations in RLHF",
