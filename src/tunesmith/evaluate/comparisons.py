@@ -15,11 +15,6 @@ MOST_PERPLEXITY = 1e6
 _SIGN_FLIP = "paired sign-flip permutation of rows, two-sided"
 
 
-def not_numbers(values: Sequence[float]) -> int:
-    """How many of the values are NaN or infinite."""
-    return sum(not math.isfinite(value) for value in values)
-
-
 def compare_losses(
     base: Sequence[float], tuned: Sequence[float], tokens: Sequence[int], metric: str = "loss"
 ) -> Comparison:

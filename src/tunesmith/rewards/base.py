@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -36,9 +37,9 @@ class Shipped(Section):
         """What it rewards, one line."""
         return (inspect.getdoc(cls) or "").splitlines()[0]
 
+    @abstractmethod
     def score(self, answer: Answer) -> float | None:
         """The reward of one answer; None: no opinion."""
-        raise NotImplementedError
 
     def __call__(
         self, *, completions: Sequence[Completion], completion_ids: Sequence[Sequence[int]] = (), **columns: Any
@@ -93,6 +94,6 @@ class Compared(OfText):
         scores = [self.compare(said, self.found(one) or one) for one in right]
         return max((score for score in scores if score is not None), default=None)
 
+    @abstractmethod
     def compare(self, said: str, right: str) -> float | None:
         """How well an answer agrees with a right one; None: the right one can't be read."""
-        raise NotImplementedError

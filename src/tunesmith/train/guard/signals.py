@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -36,12 +37,12 @@ class Signal:
     details: dict[str, Any]
 
 
-class Detector:
+class Detector(ABC):
     """Sees each log of a run in order, and tells when something is wrong."""
 
+    @abstractmethod
     def see(self, step: int, logs: Logs) -> Signal | None:
         """What the log of this step says, after all that were seen before."""
-        raise NotImplementedError
 
     def end(self) -> Signal | None:
         """What only shows at the end of training."""
