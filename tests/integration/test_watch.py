@@ -14,6 +14,7 @@ from tunesmith.records import Plan, RunRecord
 from tunesmith.rules import FindingsError
 from tunesmith.track.events import read_events
 from tunesmith.train.checkpoints import last_complete
+from tunesmith.train.watch.system import SystemCallback
 from tunesmith.train.worker import Worker, guarded
 
 pytestmark = pytest.mark.slow
@@ -129,7 +130,7 @@ def test_watching_changes_no_weight(tmp_path: Path) -> None:
     train(plain)
     record = train(watched)
     assert any(event.kind == "sample" for event in read_events(watched))
-    assert not codes(record) & {"R031", "R032", "R033"}
+    assert not codes(record) & {"R031", "R032", "R033", "R039"}
     assert weights(plain / "model") == weights(watched / "model")
 
 
@@ -145,6 +146,20 @@ def test_a_model_that_cannot_answer_ends_no_run(tmp_path: Path, monkeypatch: pyt
     (found,) = [one for one in record.findings if one.code == "R031"]
     assert "no cache" in found.what
     assert not any(event.kind == "sample" for event in read_events(run))
+
+
+def test_a_gpu_s_silent_driver_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepare(tmp_path, steps=2, watch={"samples": 0, "system": 1e-6})
+
+    def driver(_self: SystemCallback) -> dict[str, float]:
+        _self._failed("NVMLError: driver not loaded")
+        return {}
+
+    monkeypatch.setattr(SystemCallback, "measured", driver)
+    record = train(run)
+    assert record.status == "done"
+    (found,) = [one for one in record.findings if one.code == "R039"]
+    assert "driver not loaded" in found.what
 
 
 def test_own_callbacks(tmp_path: Path) -> None:

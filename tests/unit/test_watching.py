@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainerState
@@ -240,12 +241,28 @@ def test_samples_fit_a_line() -> None:
 def test_the_machine_is_looked_at_no_more_often_than_asked(tmp_path: Path) -> None:
     events_log = EventLog(tmp_path)
     for seconds, looks in ((3600.0, 1), (1e-9, 3)):
-        callback = SystemCallback(events_log, seconds)
+        callback = SystemCallback(events_log, seconds, failed=pytest.fail)
         before = len(read_events(tmp_path))
         for _ in range(3):
             callback.on_step_end(None, TrainerState(global_step=1), None)  # type: ignore[arg-type]
         assert len(read_events(tmp_path)) - before == looks
     events_log.close()
+
+
+def test_a_gpu_that_does_not_tell_its_load_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent() -> int:
+        raise ModuleNotFoundError("nvidia-ml-py does not seem to be installed\nor it can't be imported.")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1, 4))
+    monkeypatch.setattr(torch.cuda, "utilization", silent)
+    told: list[str] = []
+    callback = SystemCallback(EventLog(tmp_path), 1.0, failed=told.append)
+    for _ in range(2):
+        values = callback.measured()
+        assert (values["gpu_free_bytes"], values["gpu_memory_percent"]) == (1, 75)
+        assert "gpu_percent" not in values
+    assert told == ["ModuleNotFoundError: nvidia-ml-py does not seem to be installed"]
 
 
 def test_a_picture_s_prompt_is_left_out() -> None:

@@ -89,7 +89,8 @@ def merge(plan: Plan, result: Path, tokenizer: Any, rows: Sequence[Row], target:
     merged = distributions(merged_model, rows) if rows else None
     found = Merge(folder, merged_model, merged, effect, checks, findings)
     if tuned is not None and merged is not None:
-        checks.append(_same(divergence(tuned, merged), found.limit))
+        what = "mean KL divergence of merged from base with adapter, nats per token"
+        checks.append(_same(divergence(tuned, merged), found.limit, what))
     tell("comparing base and tuned", 3, 3)
     return found
 
@@ -107,14 +108,14 @@ def _changed(effect: float) -> Check:
     )
 
 
-def _same(value: float, limit: float) -> Check:
+def _same(value: float, limit: float, what: str) -> Check:
     return Check(
         name="merged is the adapter's model",
         target=MERGED,
         passed=value <= limit,
         value=value,
         threshold=limit,
-        what="mean KL divergence of merged from base with adapter, nats per token; must not be above",
+        what=f"{what}; must not be above",
         code="X008",
     )
 
@@ -155,7 +156,7 @@ def merge_scores(plan: Plan, result: Path, tokenizer: Any, rows: Sequence[Row], 
     merged = load_model(folder, head="score", dtype=torch.float32)
     limit = float(LIMITS["merged"]["score"])
     value = float((_scores(merged, rows) - before).abs().max() / before.abs().max().clamp(min=1)) if rows else None
-    checks = [] if value is None else [_same_scores(value, limit)]
+    checks = [] if value is None else [_same(value, limit, "largest difference of scores, over the largest score")]
     return Merge(folder, merged, None, None, checks)
 
 
@@ -166,18 +167,6 @@ def _scores(model: Any, rows: Sequence[Row]) -> Tensor:
     model.eval()
     with torch.inference_mode():
         return torch.cat([model(input_ids=torch.tensor([row.whole])).logits[0, :1].float() for row in rows])
-
-
-def _same_scores(value: float, limit: float) -> Check:
-    return Check(
-        name="merged is the adapter's model",
-        target=MERGED,
-        passed=value <= limit,
-        value=value,
-        threshold=limit,
-        what="largest difference of scores, over the largest score; must not be above",
-        code="X008",
-    )
 
 
 def _write(tuned: Any, facts: ModelFacts, result: Path, tokenizer: Any, folder: Path) -> None:

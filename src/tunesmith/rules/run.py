@@ -349,4 +349,13 @@ RULES = [
         "{remedy}",
         "TRL 1.16: GRPOTrainer._calculate_rewards",
     ),
+    Rule(
+        "R039",
+        "The GPU's load isn't known",
+        "note",
+        "The load, power and temperature of the GPU can't be read: {error}.",
+        "The run isn't touched by this; its events only tell the GPU's memory.",
+        "Install nvidia-ml-py, or set `watch: {{system: 0}}` to do without.",
+        "practice",
+    ),
 ]

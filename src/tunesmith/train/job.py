@@ -19,6 +19,8 @@ from .checkpoints import FOLDER
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 
+    from .model import Trainable
+
 
 def _silent(_results: dict[str, FastResult]) -> None:
     """Tells nobody."""
@@ -70,6 +72,15 @@ class Job:
         if self.plan.eval and self.plan.training["eval_strategy"] != "no":
             paths["eval"] = self.plan.eval.path
         return {name: _read(self.run / path) for name, path in paths.items()}
+
+    def given(self, trainable: Trainable) -> dict[str, Any]:
+        """The arguments that the trainer of every method takes alike."""
+        return {
+            "model": trainable.model,
+            "peft_config": trainable.peft_config,
+            "processing_class": self.processor,
+            "callbacks": self.callbacks,
+        }
 
     def arguments(self, config: type) -> Any:
         """The plan's training arguments as TRL's config class of the method.

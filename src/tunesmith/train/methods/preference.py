@@ -23,15 +23,7 @@ def build_dpo(job: Job) -> DPOTrainer:
 
     args = job.arguments(DPOConfig)
     trainable = load_trainable(job.plan)
-    return DPOTrainer(
-        model=trainable.model,
-        ref_model=_reference(trainable, args),
-        args=args,
-        processing_class=job.tokenizer,
-        peft_config=trainable.peft_config,
-        callbacks=job.callbacks,
-        **_datasets(job),
-    )
+    return DPOTrainer(ref_model=_reference(trainable, args), args=args, **job.given(trainable), **_datasets(job))
 
 
 def build_kto(job: Job) -> KTOTrainer:
@@ -43,15 +35,7 @@ def build_kto(job: Job) -> KTOTrainer:
     # The trainer keeps the rows' order, since it pairs each prompt with its neighbour's answer to estimate how far the
     # model has gone; answers to one prompt, or of one label, often stand together.
     datasets = {name: rows.shuffle(seed=args.seed) for name, rows in _datasets(job).items()}
-    return KTOTrainer(
-        model=trainable.model,
-        ref_model=_reference(trainable, args),
-        args=args,
-        processing_class=job.tokenizer,
-        peft_config=trainable.peft_config,
-        callbacks=job.callbacks,
-        **datasets,
-    )
+    return KTOTrainer(ref_model=_reference(trainable, args), args=args, **job.given(trainable), **datasets)
 
 
 def build_reward(job: Job) -> RewardTrainer:
@@ -59,15 +43,7 @@ def build_reward(job: Job) -> RewardTrainer:
     from trl import RewardConfig, RewardTrainer
 
     args = job.arguments(RewardConfig)
-    model, peft_config = load_trainable(job.plan)
-    return RewardTrainer(
-        model=model,
-        args=args,
-        processing_class=job.tokenizer,
-        peft_config=peft_config,
-        callbacks=job.callbacks,
-        **_datasets(job),
-    )
+    return RewardTrainer(args=args, **job.given(load_trainable(job.plan)), **_datasets(job))
 
 
 def _datasets(job: Job) -> dict[str, Dataset]:

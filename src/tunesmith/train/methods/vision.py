@@ -23,12 +23,4 @@ def build(job: Job) -> SFTTrainer:
 
     args = job.arguments(SFTConfig)
     datasets = {f"{name}_dataset": as_image_dataset(rows) for name, rows in job.rows.items()}
-    model, peft_config = load_trainable(job.plan)
-    return SFTTrainer(
-        model=model,
-        args=args,
-        processing_class=job.processor,
-        peft_config=peft_config,
-        callbacks=job.callbacks,
-        **datasets,
-    )
+    return SFTTrainer(args=args, **job.given(load_trainable(job.plan)), **datasets)

@@ -66,7 +66,9 @@ def watchers(
             )
         )
     if watch.system and ranks.is_main():
-        made.append(SystemCallback(log, watch.system))
+        made.append(
+            SystemCallback(log, watch.system, failed=lambda error: find(finding("R039", "watch.system", error=error)))
+        )
     return [*made, *(own_callback(reference) for reference in watch.callbacks)]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -13,11 +15,15 @@ from ...track.events import EventLog
 
 
 class SystemCallback(TrainerCallback):
-    """Writes what the machine is busy with to the event log, at most once every `seconds`; Trackio looks by itself."""
+    """Writes what the machine is busy with to the event log, at most once every `seconds`; Trackio looks by itself.
 
-    def __init__(self, log: EventLog, seconds: float) -> None:
+    `failed` is told once of a GPU whose driver doesn't tell its load; what PyTorch knows of its memory is kept.
+    """
+
+    def __init__(self, log: EventLog, seconds: float, failed: Callable[[str], None]) -> None:
         self._log = log
         self._seconds = seconds
+        self._failed = functools.cache(failed)  # a fault is told once
         self._process = psutil.Process()
         self._last = -seconds
         self._process.cpu_percent()  # the first call has no earlier one to compare with, and gives 0
@@ -38,17 +44,16 @@ class SystemCallback(TrainerCallback):
             "memory_free_bytes": float(memory.available),
             "memory_percent": memory.percent,
         }
-        return values | (_gpu() if torch.cuda.is_available() else {})
+        return values | (self._gpu() if torch.cuda.is_available() else {})
 
-
-def _gpu() -> dict[str, float]:
-    """The device's memory, and its load where the driver's library (nvidia-ml-py) is installed."""
-    free, total = torch.cuda.mem_get_info()
-    values = {"gpu_free_bytes": float(free), "gpu_memory_percent": 100 * (1 - free / total)}
-    try:
-        values["gpu_percent"] = float(torch.cuda.utilization())
-        values["gpu_watts"] = torch.cuda.power_draw() / 1000
-        values["gpu_celsius"] = float(torch.cuda.temperature())
-    except Exception:  # no nvidia-ml-py, or a driver that doesn't tell this: what is known of it does
+    def _gpu(self) -> dict[str, float]:
+        """The device's memory, and its load where the driver tells it through nvidia-ml-py."""
+        free, total = torch.cuda.mem_get_info()
+        values = {"gpu_free_bytes": float(free), "gpu_memory_percent": 100 * (1 - free / total)}
+        try:
+            values["gpu_percent"] = float(torch.cuda.utilization())
+            values["gpu_watts"] = torch.cuda.power_draw() / 1000
+            values["gpu_celsius"] = float(torch.cuda.temperature())
+        except Exception as error:  # no nvidia-ml-py, or one of the many faults of its own of a driver
+            self._failed(f"{type(error).__name__}: {error}".splitlines()[0])
         return values
-    return values
