@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import methods, methods_data
 from tunesmith.evaluate.findings import PRIMARY
-from tunesmith.recipe.schema import TASKS
+from tunesmith.recipe.evaluation import TASKS
 
 
 def test_the_page_has_the_table_of_the_results() -> None:
@@ -22,6 +22,7 @@ def test_the_page_has_the_table_of_the_results() -> None:
 
 def test_every_run_is_better_than_its_base_by_its_own_measure() -> None:
     runs = json.loads(methods.RESULT.read_text(encoding="utf-8"))["runs"]
+    assert runs.keys() == {f"{method} {kind}" for method in TASKS for kind in ("full", "LoRA")}
     for name, run in runs.items():
         own = next(one for one in run["comparisons"] if one["metric"] == run["primary"])
         assert run["primary"] == PRIMARY[name.partition(" ")[0]][0]
