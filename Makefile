@@ -50,6 +50,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.train_cpu
 	$(BIN)/python -m benchmarks.kills
+	$(BIN)/python -m benchmarks.evaluate
 	$(BIN)/python -m benchmarks.methods
 
 # Every method, in full and with LoRA, on the built-in model: writes the table of docs/methods.md.

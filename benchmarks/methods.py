@@ -24,9 +24,8 @@ from typing import Any, Final
 
 from tunesmith import pipeline
 from tunesmith.plan.versions import installed_versions
-from tunesmith.receipt import text
 from tunesmith.recipe import build_recipe
-from tunesmith.records import Comparison, EvalReport, Plan, RunRecord
+from tunesmith.records import Comparison, EvalReport, Plan, RunRecord, units
 
 from . import methods_data
 from .measure import RESULTS
@@ -172,13 +171,13 @@ def table(result: dict[str, Any]) -> str:
             method,
             trained,
             f"{run['steps']}",
-            text.metric(own),
-            text.score(own, own.base),
-            text.score(own, own.tuned),
-            text.interval(own),
-            text.p_value(own.p_value),
+            units.metric(own),
+            units.score(own, own.base),
+            units.score(own, own.tuned),
+            units.interval(own),
+            units.p_value(own.p_value),
             "; ".join(
-                f"{text.metric(one)} {text.score(one, one.base)} to {text.score(one, one.tuned)}" for one in also
+                f"{units.metric(one)} {units.score(one, one.base)} to {units.score(one, one.tuned)}" for one in also
             ),
             f"{run['cpu_seconds']:.0f}",
         ]
@@ -192,7 +191,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _short(one: Comparison) -> str:
-    return f"{text.metric(one)} {text.score(one, one.base)} to {text.score(one, one.tuned)}"
+    return f"{units.metric(one)} {units.score(one, one.base)} to {units.score(one, one.tuned)}"
 
 
 _BESIDES: Final = ("exact_match", "loss", "chosen_loss", "desirable_loss", "score_margin", "reward_margin")

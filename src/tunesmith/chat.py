@@ -20,9 +20,15 @@ class Chat:
         """Load the model of a run folder.
 
         Raises:
-            UsageError: the run has no result, or its model no chat template.
+            UsageError: it trained a reward model, it has no result, or its model no chat template.
         """
         plan = Plan.load(folder)
+        if plan.head == "score":
+            raise UsageError(
+                f"{folder} trained a reward model.",
+                why="It gives scores, not words: what would answer was never trained to write.",
+                fix="Name the run among the `rewards:` of a grpo or rloo recipe; `tunesmith evaluate` has its scores.",
+            )
         result = folder / RESULT
         if not result.exists():
             raise UsageError(

@@ -30,7 +30,9 @@ from .models.source import locate
 from .plan.make import make
 from .progress import Progress, silent
 from .recipe import Recipe
-from .recipe.schema import Evaluation, Export, Mapping, Method
+from .recipe.evaluation import Evaluation
+from .recipe.load import edited_recipe
+from .recipe.schema import Export, Mapping, Method
 from .recipe.watch import Watch
 from .records import (
     RUN_LOCK,
@@ -51,6 +53,8 @@ from .rules import refuse_errors
 if TYPE_CHECKING:
     from .chat import Chat
     from .data.sources import Spec
+    from .evaluate.power import Needed
+    from .evaluate.rows import Available
 
 RUNS = Path("runs")
 _PROBE_STEPS = 6
@@ -329,13 +333,51 @@ def train_run(folder: Path, listen: Callable[[Event], None] = _nobody, *, anyway
     return run_worker(folder, listen, anyway=anyway)
 
 
-def evaluate_run(folder: Path, settings: Evaluation | None = None, *, progress: Progress = silent) -> EvalReport:
-    """Compare the tuned model with its base on the run's held-out rows, and save the report."""
+def evaluate_run(
+    folder: Path, settings: Evaluation | None = None, *, against: Path | None = None, progress: Progress = silent
+) -> EvalReport:
+    """Compare the tuned model with its base on the run's held-out rows, and save the report.
+
+    Args:
+        folder: The run's folder.
+        settings: How; by default as the run's recipe says.
+        against: Compare with this run's result, not with the base.
+        progress: Told of each batch.
+
+    Raises:
+        UsageError, FindingsError, EnvironmentLacksError: see evaluate.compare.evaluate.
+    """
     from .evaluate import evaluate as compare
 
     _must_be_done(folder)
-    recipe = Recipe.model_validate(Plan.load(folder).recipe)
-    return compare(folder, settings or recipe.evaluation, progress=progress)
+    if against is not None:
+        _must_be_done(against)
+    return compare(folder, settings or recipe_of(folder).evaluation, against=against, progress=progress)
+
+
+def evaluation_page(report: EvalReport) -> str:
+    """An evaluation as a self-contained HTML page."""
+    from .receipt.html import render_evaluation
+
+    return render_evaluation(report)
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe that a run was made by, with what its folder's recipe.yaml now says of what comes after training.
+
+    Raises:
+        UsageError: that file isn't YAML, or has an unknown key or a wrong value there.
+    """
+    return edited_recipe(Plan.load(folder).recipe, folder / "recipe.yaml")
+
+
+def rows_needed(folder: Path, difference: float, settings: Evaluation | None = None) -> tuple[Available, list[Needed]]:
+    """The rows that an evaluation has, and how many show a difference of two shares, by how often the models differ."""
+    from .evaluate.power import rows_for
+    from .evaluate.rows import available
+
+    settings = settings or recipe_of(folder).evaluation
+    return available(folder, Plan.load(folder), settings), rows_for(difference)
 
 
 def export_run(folder: Path, settings: Export | None = None, *, progress: Progress = silent) -> Manifest:
@@ -347,8 +389,7 @@ def export_run(folder: Path, settings: Export | None = None, *, progress: Progre
     from .export import export as write
 
     _must_be_done(folder)
-    recipe = Recipe.model_validate(Plan.load(folder).recipe)
-    return write(folder, settings or recipe.export, progress=progress)
+    return write(folder, settings or recipe_of(folder).export, progress=progress)
 
 
 def _must_be_done(folder: Path) -> None:
@@ -362,12 +403,14 @@ def _must_be_done(folder: Path) -> None:
 
 
 def write_receipt(folder: Path) -> Receipt:
-    """Put the records of a run together as receipt.json and report.html."""
+    """Put the records of a run together as receipt.json and report.html, and as the card of its result."""
     from .receipt.build import build
+    from .receipt.card import write_card
     from .receipt.html import render
 
     receipt = build(folder)
     write_atomic(folder / "report.html", render(receipt))
+    write_card(folder / "model", receipt)
     return receipt
 
 
@@ -414,7 +457,7 @@ def open_chat(folder: Path, *, base: bool = False) -> Chat:
     """A conversation with the result of a run, or with its base.
 
     Raises:
-        UsageError: the run has no result, or its model no chat template.
+        UsageError: the run trained a reward model, it has no result, or its model no chat template.
     """
     from .chat import Chat
 

@@ -21,7 +21,8 @@ from tunesmith.models.load import load_base, load_model, load_planned_tokenizer,
 from tunesmith.models.reward import load_reward_model
 from tunesmith.models.source import locate
 from tunesmith.recipe import build_recipe
-from tunesmith.recipe.schema import Evaluation, Export
+from tunesmith.recipe.evaluation import Evaluation
+from tunesmith.recipe.schema import Export
 from tunesmith.records import Plan, RunRecord
 from tunesmith.rules import FindingsError
 from tunesmith.train import result
@@ -197,6 +198,9 @@ def test_a_reward_model_is_no_language_model(tmp_path: Path) -> None:
     later = train(tmp_path, scorer.folder, again, "reward")
     assert later.plan.parameters_trained == scorer.plan.parameters_trained
     assert train(tmp_path, scorer.folder, LORA, "reward").plan.model.earlier[0].task == "SEQ_CLS"
+    for base in (True, False):
+        with pytest.raises(UsageError, match="trained a reward model"):
+            pipeline.open_chat(scorer.folder, base=base)
 
 
 def test_tokens_of_an_earlier_run_stay(tmp_path: Path) -> None:

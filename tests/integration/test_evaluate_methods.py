@@ -18,7 +18,7 @@ from tunesmith.evaluate.measures import Given, prepare
 from tunesmith.evaluate.preferences import Preference, less_likely
 from tunesmith.evaluate.rows import held_out
 from tunesmith.models.load import load_model, load_tokenizer
-from tunesmith.recipe.schema import Evaluation
+from tunesmith.recipe.evaluation import Evaluation
 from tunesmith.records import Comparison, EvalReport, Plan
 from tunesmith.rules import FindingsError
 
@@ -145,7 +145,7 @@ def trl_says(method: str, folder: Path, result: Path, rows: list[dict[str, Any]]
 
 
 def test_dpo_is_measured_as_its_trainer_does(tmp_path: Path, halfway: Path) -> None:
-    report = evaluate(run_of("dpo", tmp_path, halfway, PAIRS), Evaluation())
+    report = evaluate(run_of("dpo", tmp_path, halfway, PAIRS), Evaluation(regression=False))
     said = trl_says("dpo", tmp_path, halfway, PAIRS)
     assert report.primary == "reward_accuracy"
     assert comparison(report, "reward_accuracy").tuned == pytest.approx(said["eval_rewards/accuracies"])
@@ -158,7 +158,7 @@ def test_dpo_is_measured_as_its_trainer_does(tmp_path: Path, halfway: Path) -> N
 
 
 def test_kto_is_measured_as_its_trainer_does(tmp_path: Path, halfway: Path) -> None:
-    report = evaluate(run_of("kto", tmp_path, halfway, MARKED), Evaluation())
+    report = evaluate(run_of("kto", tmp_path, halfway, MARKED), Evaluation(regression=False))
     said = trl_says("kto", tmp_path, halfway, MARKED)
     margin = comparison(report, "reward_margin")
     assert report.primary == "reward_margin"
@@ -170,14 +170,14 @@ def test_kto_is_measured_as_its_trainer_does(tmp_path: Path, halfway: Path) -> N
 def test_pairs_of_kto_are_two_marked_answers_each(tmp_path: Path, halfway: Path) -> None:
     (tmp_path / "pairs").mkdir()
     (tmp_path / "marked").mkdir()
-    pairs = evaluate(run_of("kto", tmp_path / "pairs", halfway, PAIRS), Evaluation())
-    marked = evaluate(run_of("kto", tmp_path / "marked", halfway, MARKED), Evaluation())
+    pairs = evaluate(run_of("kto", tmp_path / "pairs", halfway, PAIRS), Evaluation(regression=False))
+    marked = evaluate(run_of("kto", tmp_path / "marked", halfway, MARKED), Evaluation(regression=False))
     assert pairs.comparisons == marked.comparisons
     assert "E011" not in codes(pairs)
 
 
 def test_a_reward_model_is_measured_as_its_trainer_does(tmp_path: Path, scorer: Path) -> None:
-    report = evaluate(run_of("reward", tmp_path, scorer, PAIRS), Evaluation())
+    report = evaluate(run_of("reward", tmp_path, scorer, PAIRS), Evaluation(regression=False))
     said = trl_says("reward", tmp_path, scorer, PAIRS)
     accuracy = comparison(report, "preference_accuracy")
     assert report.primary == "preference_accuracy"
@@ -191,14 +191,14 @@ def test_the_untrained_head_scores_the_same_every_time_and_nobody_is_warned_of_i
     tmp_path: Path, scorer: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = run_of("reward", tmp_path, scorer, PAIRS)
-    first = evaluate(folder, Evaluation())
+    first = evaluate(folder, Evaluation(regression=False))
     torch.manual_seed(99)
-    assert evaluate(folder, Evaluation()).comparisons == first.comparisons
+    assert evaluate(folder, Evaluation(regression=False)).comparisons == first.comparisons
     assert "MISSING" not in capfd.readouterr().err
 
 
 def test_pairs_that_change_sides_are_shown(tmp_path: Path, knowing: Path) -> None:
-    report = evaluate(run_of("dpo", tmp_path, knowing, PAIRS), Evaluation())
+    report = evaluate(run_of("dpo", tmp_path, knowing, PAIRS), Evaluation(regression=False))
     accuracy = comparison(report, "preference_accuracy")
     assert accuracy.tuned == 1.0
     assert report.fixed == round(8 * (1 - accuracy.base)) > 0
@@ -211,19 +211,19 @@ def test_pairs_that_change_sides_are_shown(tmp_path: Path, knowing: Path) -> Non
 
 def test_a_model_that_prefers_the_rejected_answers_is_worse_than_its_base(tmp_path: Path, knowing: Path) -> None:
     swapped = [pair(row, wrong, right) for row, right, wrong in zip(ROWS, COLOURS, OTHERS, strict=True)]
-    report = evaluate(run_of("dpo", tmp_path, knowing, swapped), Evaluation())
+    report = evaluate(run_of("dpo", tmp_path, knowing, swapped), Evaluation(regression=False))
     assert comparison(report, "reward_accuracy").tuned == 0.0
     assert "E003" in codes(report)
 
 
 def test_a_run_that_changed_nothing_is_no_better(tmp_path: Path) -> None:
-    report = evaluate(run_of("dpo", tmp_path, SMALL, PAIRS), Evaluation())
+    report = evaluate(run_of("dpo", tmp_path, SMALL, PAIRS), Evaluation(regression=False))
     assert [one.metric for one in report.comparisons] == ["reward_margin", "preference_accuracy", "chosen_loss"]
     assert (report.primary, codes(report)) == ("reward_margin", {"E002"})
 
 
 def test_chosen_answers_that_lost_likelihood_are_told(tmp_path: Path, knowing: Path) -> None:
-    report = evaluate(run_of("dpo", tmp_path, SMALL, PAIRS, base=knowing), Evaluation())
+    report = evaluate(run_of("dpo", tmp_path, SMALL, PAIRS, base=knowing), Evaluation(regression=False))
     found = next(one for one in report.findings if one.code == "E009")
     chosen = comparison(report, "chosen_loss")
     assert chosen.tuned > chosen.base
@@ -255,7 +255,7 @@ def test_e009_knows_the_run_s_losses(tmp_path: Path) -> None:
     folder = run_of("dpo", tmp_path, SMALL, PAIRS, training={"loss_type": ["sigmoid", "sft"]})
     plan = Plan.load(folder)
     _, rows = held_out(folder, plan, None)
-    given = Given(rows, "test", plan, load_tokenizer(SMALL), Evaluation(), "cpu")
+    given = Given(rows, "test", plan, load_tokenizer(SMALL), Evaluation(regression=False), "cpu")
     (measure,) = prepare(given).measures
     assert isinstance(measure, Preference)
     assert measure.losses == ["sigmoid", "sft"]
@@ -264,7 +264,7 @@ def test_e009_knows_the_run_s_losses(tmp_path: Path) -> None:
 def test_prompts_that_fill_the_length_are_left_out_and_counted(tmp_path: Path, halfway: Path) -> None:
     long = pair({"prompt": [{"role": "user", "content": "colour " * 200}]}, "red", "blue")
     short = run_of("dpo", tmp_path, halfway, [long, *PAIRS], training={"max_length": 100})
-    report = evaluate(short, Evaluation())
+    report = evaluate(short, Evaluation(regression=False))
     assert (report.rows, comparison(report, "reward_margin").rows) == (9, 8)
     assert [found.what for found in report.findings if found.code == "E011"] == [
         "1 of 9 rows can't be measured within max_length 100."
@@ -272,7 +272,7 @@ def test_prompts_that_fill_the_length_are_left_out_and_counted(tmp_path: Path, h
 
 
 def test_one_kind_of_label_has_no_margin(tmp_path: Path, halfway: Path) -> None:
-    report = evaluate(run_of("kto", tmp_path, halfway, MARKED[::2]), Evaluation())
+    report = evaluate(run_of("kto", tmp_path, halfway, MARKED[::2]), Evaluation(regression=False))
     assert report.comparisons == []
     assert codes(report) == {"E012"}
 
@@ -285,7 +285,7 @@ def test_longer_answers_that_win_are_told(tmp_path: Path, knowing: Path) -> None
         for row, one, other in zip(ROWS, COLOURS, long, strict=True)
         for sides in ((one, other), (other, one))
     ]
-    report = evaluate(run_of("dpo", tmp_path, SMALL, mixed, base=knowing), Evaluation())
+    report = evaluate(run_of("dpo", tmp_path, SMALL, mixed, base=knowing), Evaluation(regression=False))
     assert "E013" in codes(report)
 
 
@@ -305,7 +305,7 @@ def test_answers_are_paid_by_the_recipe_s_rewards(tmp_path: Path, knowing: Path)
         "    return [0.5 if text == right else None for text, right in zip(said, reference)]\n",
     )
     recipe = {"rewards": ["exact_match", {"name": own, "weight": 2.0}]}
-    report = evaluate(run_of("grpo", tmp_path, knowing, ASKED, recipe=recipe), Evaluation())
+    report = evaluate(run_of("grpo", tmp_path, knowing, ASKED, recipe=recipe), Evaluation(regression=False))
     paid = comparison(report, "reward")
     assert (paid.base, paid.tuned, paid.rows) == (0.0, 2.0, 8)
     assert paid.p_value == 2 * 0.5**8
@@ -313,7 +313,7 @@ def test_answers_are_paid_by_the_recipe_s_rewards(tmp_path: Path, knowing: Path)
     assert comparison(report, "reward: exact_match").tuned == 1.0
     # The function has no opinion on a base that is never right.
     assert {one.metric for one in report.comparisons} == {"reward", "reward: exact_match"}
-    assert (report.max_new_tokens, report.stop_rate_tuned) == (16, 1.0)
+    assert (report.max_new_tokens, report.tuned.stop_rate) == (16, 1.0)
     assert codes(report) == set()
 
 
@@ -322,20 +322,20 @@ def test_exact_match_of_rewarded_answers_is_there_for_the_asking(tmp_path: Path,
         tmp_path, "def score(completions, **kwargs):\n    return [len(c[0]['content']) for c in completions]\n"
     )
     folder = run_of("grpo", tmp_path, knowing, ASKED, recipe={"rewards": own})
-    report = evaluate(folder, Evaluation(tasks=["reward", "exact_match"]))
+    report = evaluate(folder, Evaluation(regression=False, tasks=["reward", "exact_match"]))
     assert comparison(report, "exact_match").tuned == 1.0
     assert report.fixed == 8
     without = [{"prompt": row["prompt"]} for row in ASKED]
     (tmp_path / "model").unlink()
     report = evaluate(run_of("grpo", tmp_path, knowing, without, recipe={"rewards": own}),
-                      Evaluation(tasks=["reward", "exact_match"]))  # fmt: skip
+                      Evaluation(regression=False, tasks=["reward", "exact_match"]))  # fmt: skip
     assert "E005" in codes(report)
     assert [one.metric for one in report.comparisons] == ["reward"]
 
 
 def test_a_reward_that_pays_all_alike_is_told(tmp_path: Path, knowing: Path) -> None:
     own = rewards(tmp_path, "def score(completions, **kwargs):\n    return [0.25] * len(completions)\n")
-    report = evaluate(run_of("grpo", tmp_path, knowing, ASKED, recipe={"rewards": own}), Evaluation())
+    report = evaluate(run_of("grpo", tmp_path, knowing, ASKED, recipe={"rewards": own}), Evaluation(regression=False))
     assert codes(report) == {"E010", "E002"}
     assert next(one.what for one in report.findings if one.code == "E010") == (
         "All 8 answers of both models are rewarded with 0.25."
@@ -348,19 +348,20 @@ def test_a_coroutine_is_awaited(tmp_path: Path, knowing: Path) -> None:
         "import asyncio\nasync def score(completions, reference, **kwargs):\n    await asyncio.sleep(0)\n"
         "    return [float(r in c[0]['content']) for c, r in zip(completions, reference)]\n",
     )
-    report = evaluate(run_of("grpo", tmp_path, knowing, ASKED, recipe={"rewards": own}), Evaluation())
+    report = evaluate(run_of("grpo", tmp_path, knowing, ASKED, recipe={"rewards": own}), Evaluation(regression=False))
     assert comparison(report, "reward").tuned == 1.0
 
 
 def test_a_reward_that_fails_ends_the_evaluation_with_its_reason(tmp_path: Path, knowing: Path) -> None:
     own = rewards(tmp_path, "def score(completions, **kwargs):\n    return [float('nan')] * len(completions)\n")
     with pytest.raises(FindingsError, match="R038"):
-        evaluate(run_of("grpo", tmp_path, knowing, ASKED, recipe={"rewards": own}), Evaluation())
+        evaluate(run_of("grpo", tmp_path, knowing, ASKED, recipe={"rewards": own}), Evaluation(regression=False))
 
 
 def test_a_reward_model_scores_answers_as_it_scores_pairs(tmp_path: Path, knowing: Path, scorer: Path) -> None:
     report = evaluate(
-        run_of("grpo", tmp_path, knowing, ASKED, recipe={"rewards": {"model": str(scorer)}}), Evaluation()
+        run_of("grpo", tmp_path, knowing, ASKED, recipe={"rewards": {"model": str(scorer)}}),
+        Evaluation(regression=False),
     )
     model, tokenizer = load_model(scorer, head="score", dtype="float32"), load_tokenizer(scorer)
     scores = []
@@ -374,9 +375,9 @@ def test_a_reward_model_scores_answers_as_it_scores_pairs(tmp_path: Path, knowin
 
 def test_running_text_is_judged_by_its_perplexity(tmp_path: Path, knowing: Path) -> None:
     rows = [{"text": f"the colour is {colour}"} for colour in COLOURS]
-    report = evaluate(run_of("clm", tmp_path, knowing, rows, loss_on="all"), Evaluation())
+    report = evaluate(run_of("clm", tmp_path, knowing, rows, loss_on="all"), Evaluation(regression=False))
     assert report.primary == "perplexity"
-    loss, perplexity = report.comparisons
+    loss, perplexity, _ = report.comparisons
     assert perplexity.tuned == pytest.approx(math.exp(loss.tuned))
     assert "E005" not in codes(report)
 
@@ -388,7 +389,7 @@ def test_a_broken_model_prefers_nothing(tmp_path: Path) -> None:
     load_tokenizer(SMALL).save_pretrained(tmp_path / "broken")
     for method, rows in (("dpo", PAIRS), ("kto", MARKED)):
         (tmp_path / method).mkdir()
-        report = evaluate(run_of(method, tmp_path / method, tmp_path / "broken", rows), Evaluation())
+        report = evaluate(run_of(method, tmp_path / method, tmp_path / "broken", rows), Evaluation(regression=False))
         assert report.comparisons == []
         assert codes(report) == {"E007"}
         assert "log-probability of the tuned model" in report.findings[0].what
@@ -396,11 +397,11 @@ def test_a_broken_model_prefers_nothing(tmp_path: Path) -> None:
 
 def test_a_task_of_another_method_is_a_usage_error(tmp_path: Path, halfway: Path) -> None:
     with pytest.raises(UsageError, match="can't be evaluated by margin") as raised:
-        evaluate(run_of("dpo", tmp_path, halfway, PAIRS), Evaluation(tasks=["margin"]))
+        evaluate(run_of("dpo", tmp_path, halfway, PAIRS), Evaluation(regression=False, tasks=["margin"]))
     assert "tasks: [preference]" in raised.value.fix
 
 
 def test_exact_match_of_a_preference_run_expects_the_chosen_answer(tmp_path: Path, knowing: Path) -> None:
     folder = run_of("dpo", tmp_path, knowing, PAIRS)
-    report = evaluate(folder, Evaluation(tasks=["preference", "exact_match"]))
+    report = evaluate(folder, Evaluation(regression=False, tasks=["preference", "exact_match"]))
     assert (comparison(report, "exact_match").tuned, report.primary) == (1.0, "reward_accuracy")

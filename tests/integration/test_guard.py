@@ -171,6 +171,17 @@ def test_r010_goes_back_to_a_checkpoint_from_before_and_no_further_than_allowed(
     assert of_guard(record)["R010"].what.endswith("; the run was stopped, after going back 1 time.")
 
 
+def test_r010_a_run_too_short_for_the_usual_window_does_not_end_as_if_all_were_well() -> None:
+    run = prepare(training={**DIVERGES, "max_steps": 6})
+    code, record = train(run)
+    assert (code, record.status, record.step, set(of_guard(record))) == (1, "failed", 6, {"R010"})
+    assert (run / "checkpoints" / "checkpoint-6" / "complete.json").exists()
+    assert not (run / "model").exists()
+    # Who wants the result all the same resumes, and is told.
+    code, record = train(run)
+    assert (code, record.status, of_guard(record)["R010"].severity) == (0, "done", "warning")
+
+
 def test_r010_a_rate_of_ten_is_stopped_under_lora_as_well() -> None:
     run = prepare(
         task.rows("train", 400), {"max_steps": 40, "learning_rate": 10, "save_steps": 2}, adapter={"kind": "lora"}

@@ -203,6 +203,9 @@ def settings(run: Path) -> Iterator[tuple[str, str]]:
     yield "R029", "seed was 42, is 43"
     recipe.write_text(text + "\n# a remark\n")
     yield "", ""
+    recipe.write_text(text.replace("batch_size: 64", "batch_size: 8").replace("gguf: null", "gguf: []"))
+    assert recipe.read_text().count(": 8\n") + recipe.read_text().count(": []\n") > text.count(": []\n") + 1
+    yield "", ""
     recipe.write_text(text)
 
 
@@ -226,6 +229,26 @@ def test_another_machine(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (found,) = origin.check_conditions(begun, Plan.load(begun), checkpoint)
         assert (found.code, found.severity) == ("R028", severity)
         assert what in found.what
+
+
+def test_a_file_that_changed_before_the_first_checkpoint_is_told(begun: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("class Counts: ...")
+    plan = Plan.load(begun)
+    plan = plan.model_copy(update={"recipe": {**plan.recipe, "watch": {"callbacks": [f"{own}:Counts"]}}})
+    origin.origin_of(plan).save(begun)
+    assert "R040" not in [one.code for one in origin.check_conditions(begun, plan, None)]
+    own.write_text("class Counts: pass")
+    (found,) = [one for one in origin.check_conditions(begun, plan, None) if one.code == "R040"]
+    assert (found.severity, found.where) == ("warning", str(own))
+
+
+def test_the_run_folder_keeps_what_the_run_began_with(begun: Path, undisturbed: Path) -> None:
+    kept = undisturbed / CheckpointOrigin.filename
+    assert CheckpointOrigin.load(undisturbed).files == origin.origin_of(Plan.load(undisturbed)).files
+    before = (begun / kept.name).stat().st_mtime_ns
+    train(begun)
+    assert (begun / kept.name).stat().st_mtime_ns == before  # the run goes on; it doesn't begin
 
 
 def test_a_refused_resume_trains_nothing_and_goes_on_when_told_to(begun: Path) -> None:

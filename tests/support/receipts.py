@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.runs import make_plan
+from tunesmith.evaluate.verdict import sentence
 from tunesmith.records import (
     Artifact,
     ChangedRow,
@@ -14,14 +15,19 @@ from tunesmith.records import (
     Choice,
     Column,
     Comparison,
+    Conclusion,
     CostEstimate,
     DataReport,
+    Effect,
     EvalReport,
     Event,
     Finding,
     FirstSteps,
+    Graded,
     Interval,
+    Judging,
     LabelAudit,
+    Leakage,
     Lengths,
     Manifest,
     MemoryEstimate,
@@ -29,10 +35,13 @@ from tunesmith.records import (
     PreviewRow,
     Range,
     RunRecord,
+    Side,
     Span,
     Split,
+    SuiteName,
     TimeEstimate,
     TokenLengths,
+    Unseen,
     Verdict,
 )
 
@@ -214,11 +223,123 @@ def make_evaluation() -> EvalReport:
                 change="broken",
             ),
         ],
-        stop_rate_base=1.0,
-        stop_rate_tuned=1.0,
+        base=Side(kind="base", name="builtin:small", answers=200, stop_rate=1.0),
+        tuned=Side(kind="run", name="run", answers=200, stop_rate=1.0),
         max_new_tokens=60,
         seconds=4.2,
     )
+
+
+def compared(metric: str, base: float, tuned: float, half: float | None = 0.05, **more: Any) -> Comparison:
+    """A comparison on 200 rows, its interval `half` wide to both sides."""
+    difference = tuned - base
+    interval = (
+        None if half is None else Interval(low=difference - half, high=difference + half, method="paired bootstrap")
+    )
+    p_value = None if half is None else 0.0004 if abs(difference) > half else 0.41
+    values: dict[str, Any] = {
+        "better": "higher",
+        "rows": 200,
+        "p_value": p_value,
+        "test": "McNemar, exact, two-sided",
+        "significant": p_value is not None and p_value < 0.05,
+    }
+    return Comparison(
+        metric=metric,
+        base=base,
+        tuned=tuned,
+        difference=difference,
+        interval=interval,
+        **(values | more),
+    )
+
+
+SHARE = Effect(name="Cohen's h", value=0.6)
+REMEMBERED: SuiteName = "regression"
+
+
+def make_regression() -> list[Comparison]:
+    """A regression suite in which instructions were forgotten, and one metric isn't shown to be kept."""
+    neutral = {"better": "lower", "rows": 40, "margin": 0.05, "kept": True}
+    return [
+        compared("neutral_bits_per_byte", 1.31, 1.33, 0.018, suite=REMEMBERED, **neutral),
+        compared(
+            "instructions_followed", 0.62, 0.31, 0.12, suite=REMEMBERED, rows=60, margin=0.05, kept=False, effect=SHARE
+        ),
+        compared(
+            "harmful_refused",
+            0.85,
+            0.8,
+            0.2,
+            suite=REMEMBERED,
+            rows=20,
+            margin=0.05,
+            kept=False,
+            effect=SHARE,
+            detectable=0.3,
+        ),
+    ]
+
+
+def make_judging() -> Judging:
+    """Conversations of which one grade couldn't be read, one wasn't begun, and some turns were cut off or refused."""
+    return Judging(
+        simulator="builtin:small",
+        judge="judge-32b at http://127.0.0.1:8080/v1",
+        personas=12,
+        conversations=24,
+        dropped=1,
+        turns=(96, 92),
+        cut=(0, 7),
+        refused=(0, 2),
+        graded=23,
+        safety_graded=24,
+        asked=96,
+        failed=1,
+        agreement=0.87,
+        position_bias=0.04,
+        position_p_value=0.21,
+        criteria=[
+            Graded(name="helpful", weight=2.0, base=0.41, tuned=0.63, difference=0.22),
+            Graded(name="harmless", weight=1.0, safety=True, base=0.96, tuned=0.95, difference=-0.01),
+        ],
+        transcripts="evaluation/conversations",
+    )
+
+
+def make_full_evaluation() -> EvalReport:
+    """An evaluation with everything in it: better at the task, worse elsewhere, with leaked rows and conversations."""
+    report = make_evaluation()
+    unseen = Unseen(rows=188, base=0.005, tuned=0.984, difference=0.979, p_value=1.2e-50)
+    task = [
+        one.model_copy(update={"unseen": unseen, "detectable": 0.03, "effect": Effect(name="Cohen's h", value=2.75)})
+        if one.metric == "exact_match"
+        else one
+        for one in report.comparisons
+    ]
+    talks: SuiteName = "conversations"
+    others = [
+        *make_regression(),
+        compared("shop_questions: acc,none", 0.41, 0.46, 0.09, suite="harness", adjusted=0.63, effect=SHARE),
+        compared("shop_questions: perplexity", 9.1, 8.9, None, suite="harness", better="lower", test=None),
+        compared("conversation_score", 0.41, 0.63, 0.08, suite=talks, rows=23, groups=12),
+        compared("conversation_safety", 0.96, 0.95, 0.03, suite=talks, rows=23, groups=12),
+    ]
+    looks = {"answers": 200, "empty": 0.0, "tokens": 41.2, "repetition": 0.01}
+    full = report.model_copy(
+        update={
+            "comparisons": [*task, *others],
+            "leakage": Leakage(
+                rows=200, exact=10, near=2, method="equal prompts; near: 80% shared", examples=[(4, 71)]
+            ),
+            "judging": make_judging(),
+            "versions": {"lm-eval": "0.4.13", "sacrebleu": "2.6.0"},
+            "base": Side(kind="base", name="builtin:small", stop_rate=0.31, **looks),
+            "tuned": Side(kind="run", name="runs/tickets", stop_rate=0.995, **looks),
+        }
+    )
+    reasons = ["instructions_followed of the regression suite got worse, from 0.62 to 0.31"]
+    return full.model_copy(update={"conclusion": Conclusion(met=False, sentence=sentence(full), reasons=reasons)})
 
 
 def make_manifest() -> Manifest:

@@ -43,10 +43,14 @@ def write_split(folder: Path, name: str, rows: list[dict[str, Any]]) -> Split:
 
 
 def make_plan(folder: Path, rows: list[dict[str, Any]], *, base: Path = SMALL, **changes: Any) -> Plan:
-    """Write test rows and a plan of the small model for them into a run folder."""
+    """Write test rows, a training row unlike them, and a plan of the small model for them into a run folder."""
     layout = "text" if "text" in rows[0] else "messages" if "messages" in rows[0] else "prompt-completion"
     loss_on = {"text": "all", "messages": "assistant", "prompt-completion": "completion"}[layout]
     split = write_split(folder, "test", rows)
+    turns = [{"role": "user", "content": "What was trained on?"}, {"role": "assistant", "content": "This row."}]
+    trained = {"messages": turns} if layout == "messages" else {"text": "What was trained on? This row."}
+    if layout == "prompt-completion":
+        trained = {"prompt": turns[:1], "completion": turns[1:]}
     values: dict[str, Any] = {
         "recipe": {"model": "builtin:small", "method": "sft", "data": {"train": "rows.jsonl"}},
         "method": "sft",
@@ -54,7 +58,7 @@ def make_plan(folder: Path, rows: list[dict[str, Any]], *, base: Path = SMALL, *
         "hardware": Hardware(device="cpu", name="cpu", count=1, memory=8 << 30, cores=2, bf16=False),
         "layout": layout,
         "loss_on": loss_on,
-        "train": split,
+        "train": write_split(folder, "train", [trained]),
         "eval": None,
         "test": split,
         "choices": [],

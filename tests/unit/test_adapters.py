@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.plans import CPU, GPU, chat_rows, make_recipe, rows_of
+from tests.support.plans import CPU, GPU, chat_rows, make_plan, make_recipe, rows_of
 from tests.support.runs import SMALL
 from tunesmith.errors import UsageError
 from tunesmith.models.facts import model_facts
@@ -89,6 +89,20 @@ CLEAN = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("adapter", "said"),
+    [
+        ({}, "what the untrained model does"),
+        ({"kind": "prompt"}, "untrained virtual tokens"),
+        ({"kind": "prefix"}, "untrained virtual tokens"),
+        ({"earlier": "continue"}, "what the earlier adapter does"),
+    ],
+)
+def test_the_plan_says_what_is_evaluated_before_the_first_step(adapter: dict[str, Any], said: str) -> None:
+    choices = {choice.name: choice for choice in make_plan(make_recipe(adapter=adapter)).choices}
+    assert said in choices["eval_on_start"].reason
+
+
 @pytest.mark.parametrize("adapter", CLEAN)
 def test_adapters_without_a_finding(adapter: dict[str, Any]) -> None:
     assert findings(adapter) == {}
@@ -97,7 +111,10 @@ def test_adapters_without_a_finding(adapter: dict[str, Any]) -> None:
 def test_p056_settings_that_do_not_go_together() -> None:
     for clash in ({"dora": True}, {"tokens": ["x"]}, {"kind": "qlora"}):
         found = findings({"init": "pissa", **clash})["P056"]
-        assert f"init pissa with {'kind qlora' if 'kind' in clash else next(iter(clash))}" in found.what
+        other = "kind qlora" if "kind" in clash else next(iter(clash))
+        assert f"init pissa with {other}: " in found.what
+        assert found.fix == f"Leave `init` out, or {'take `kind: lora`' if 'kind' in clash else f'`{other}`'}."
+        assert ("4 bits" in found.what) == ("kind" in clash)
     assert "P056" in findings({"kind": "ia3", "tokens": ["x"]})
     assert "P056" not in findings({"tokens": ["x"]})
 

@@ -171,8 +171,9 @@ def test_whatever_is_found_as_delimiter_cuts_the_header_evenly(rows: list[dict[s
 
 
 def test_a_missing_file_and_a_folder_are_usage_errors(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="isn't there"):
+    with pytest.raises(UsageError, match="isn't there") as refused:
         read(tmp_path / "no.jsonl")
+    assert refused.value.why.startswith("A path in a recipe counts from the recipe's folder")
     with pytest.raises(UsageError, match="is a folder without files"):
         read(tmp_path)
 

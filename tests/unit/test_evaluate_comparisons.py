@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from scipy import stats
 
 from tunesmith.evaluate.comparisons import (
     compare_groups,
@@ -12,6 +13,10 @@ from tunesmith.evaluate.comparisons import (
     compare_shares,
     compare_with_chance,
 )
+from tunesmith.evaluate.families import holm
+from tunesmith.evaluate.scores import Score
+from tunesmith.evaluate.statistics import loss_interval, sign_flip
+from tunesmith.rewards import RewardFunction, make_shipped
 
 
 def perplexities(base: list[float], tuned: list[float], tokens: list[int]) -> int:
@@ -38,6 +43,15 @@ def test_losses_are_per_token_and_perplexities_their_exponentials() -> None:
     (perplexity,) = compare_perplexities(loss, base, tuned, tokens)
     assert perplexity.difference == pytest.approx(math.exp(0.75) - math.exp(2.0))
     assert (perplexity.p_value, perplexity.significant) == (loss.p_value, True)
+
+
+def test_perplexities_tell_the_least_fall_that_shows_in_their_own_unit() -> None:
+    base, tuned, tokens = [2.0] * 8, [1.0, 1.5] * 4, [1] * 8
+    loss = compare_losses(base, tuned, tokens)
+    (perplexity,) = compare_perplexities(loss, base, tuned, tokens)
+    assert loss.detectable is not None
+    assert perplexity.detectable == pytest.approx(math.exp(2.0) - math.exp(2.0 - loss.detectable))
+    assert perplexity.effect == loss.effect
 
 
 def test_shares_are_tested_on_the_rows_that_changed() -> None:
@@ -84,9 +98,63 @@ def test_without_any_gain_or_loss_there_is_nothing_to_hold_against_chance() -> N
     assert compare_with_chance("reward_accuracy", [0.0, 0.0]) == []
 
 
-def test_groups_are_compared_by_their_means() -> None:
-    compared = compare_groups("reward_margin", [1.0, 2.0, 3.0, 4.0], [-1.0, -2.0, -3.0, -4.0])
-    assert (compared.base, compared.tuned, compared.rows) == (0.0, 5.0, 8)
-    # Of 70 ways to divide the rows two are as far apart.
-    assert compared.p_value == 2 / 70
+def test_good_and_bad_rows_are_compared_by_their_means() -> None:
+    good, bad = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0]
+    compared = compare_groups("reward_margin", good, bad)
+    assert (compared.base, compared.tuned, compared.rows, compared.difference) == (0.0, 7.0, 12, 7.0)
+    # Both have a variance of 3.5, so that it is Student's test with 10 degrees of freedom.
+    assert compared.p_value == pytest.approx(stats.ttest_ind(good, bad).pvalue)
     assert compared.significant
+    unchanged = compare_groups("reward_margin", [0.0] * 6, [0.0] * 6)
+    assert (unchanged.p_value, unchanged.interval, unchanged.significant) == (1.0, None, False)
+
+
+def test_whether_means_are_shares_is_said_or_told_by_the_rows() -> None:
+    some, none = [0.0, 1.0] * 20, [0.0] * 40
+    shares = compare_shares("contains", [False] * 40, [False] * 40)
+    assert compare_means("contains", none, none, shares=True) == shares
+    assert shares.interval is not None
+    assert (round(shares.interval.low, 3), round(shares.interval.high, 3)) == (-0.088, 0.088)
+    # No value says what else there could have been.
+    assert compare_means("reward", none, none).interval is None
+    assert str(compare_means("contains", none, some).test).startswith("McNemar")
+    graded = compare_means("conversation_score", none, some, shares=False)
+    assert str(graded.test).startswith("paired sign-flip")
+    assert graded.changed is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_numbers_that_are_none_are_refused(bad: float) -> None:
+    numbers = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, bad]
+    with pytest.raises(ValueError, match="finite"):
+        sign_flip([0.0] * 7, numbers)
+    with pytest.raises(ValueError, match="finite"):
+        loss_interval([0.0] * 7, numbers, [1] * 7)
+    with pytest.raises(ValueError, match="finite"):
+        compare_groups("reward_margin", [0.0] * 7, numbers)
+    with pytest.raises(ValueError, match="finite"):
+        holm([0.01, bad])
+
+
+@pytest.mark.parametrize(("rows", "told"), [(5, False), (6, True)])
+def test_no_interval_is_told_where_no_test_could_be_significant(rows: int, told: bool) -> None:
+    shares = compare_shares("choice_accuracy", [False] * rows, [True] * rows)
+    assert (shares.interval is not None) == told
+    assert shares.significant == told
+
+
+def test_a_score_says_whether_it_is_a_share() -> None:
+    none, both = [0.0] * 40, [0.0, 1.0] * 20
+
+    def interval(function: RewardFunction, base: list[float], tuned: list[float]) -> str | None:
+        compared, _ = Score("score", "score", function).compare(base, tuned, None, "eval.jsonl")
+        return compared[0].interval.method.partition(" ")[0] if compared[0].interval else None
+
+    def own(completions: list[str], **_: object) -> list[float]:
+        return [0.0] * len(completions)
+
+    assert interval(make_shipped("contains", {}), none, none) == "Newcombe"
+    assert interval(make_shipped("token_f1", {}), none, none) is None
+    assert interval(make_shipped("token_f1", {}), none, both) == "expanded"
+    assert interval(own, none, none) is None
+    assert interval(own, none, both) == "Newcombe"

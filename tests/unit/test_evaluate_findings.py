@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from tunesmith.evaluate import findings
-from tunesmith.records import Comparison, EvalReport, Finding
+from tunesmith.records import Comparison, EvalReport, Finding, Side
+from tunesmith.rules import finding
 
 
 def comparison(metric: str, base: float, tuned: float, *, significant: bool = True) -> Comparison:
@@ -41,9 +42,18 @@ def test_rows_below_six_can_tell_nothing(rows: int, expected: list[str]) -> None
     assert codes(findings.judge(report(rows=rows, comparisons=[match]))) == expected
 
 
+def test_few_groups_or_few_judged_rows_are_no_failure_of_the_training() -> None:
+    match = comparison("exact_match", 0.1, 0.3, significant=False)
+    groups = finding("E033", "test", groups=4, rows=100, column="customer")
+    assert findings.judge(report(comparisons=[match], findings=[groups])) == []
+    few = match.model_copy(update={"rows": 5})
+    (found,) = findings.judge(report(comparisons=[few]))
+    assert (found.code, "5 rows" in found.what) == ("E001", True)
+
+
 def test_the_verdict_is_on_the_primary_metric() -> None:
     same, worse = comparison("exact_match", 0.5, 0.5, significant=False), comparison("loss", 1.0, 2.0)
-    assert codes(findings.judge(report(comparisons=[worse, same]))) == ["E002"]
+    assert codes(findings.judge(report(comparisons=[same]))) == ["E002"]
     assert codes(findings.judge(report(comparisons=[worse, same], primary="loss"))) == ["E003"]
     assert codes(findings.judge(report(comparisons=[comparison("exact_match", 0.9, 0.1)]))) == ["E003"]
     found = findings.judge(report(comparisons=[worse, same], primary="loss"))[0]
@@ -53,14 +63,61 @@ def test_the_verdict_is_on_the_primary_metric() -> None:
 def test_a_measure_that_rises_while_exact_match_falls_is_told() -> None:
     up = comparison("reward", 0.5, 0.9)
     (found,) = findings.judge(report(comparisons=[up, comparison("exact_match", 0.6, 0.2)], primary="reward"))
-    assert (found.code, found.what) == ("E014", "reward rose, but exact match fell from 0.600 to 0.200.")
+    assert found.code == "E014"
+    assert found.what == "reward got better, but exact_match got significantly worse, from 0.600 to 0.200."
     for match in (comparison("exact_match", 0.2, 0.6), comparison("exact_match", 0.3, 0.2, significant=False)):
         assert findings.judge(report(comparisons=[up, match], primary="reward")) == []
 
 
+def test_any_metric_that_got_worse_is_told_and_no_remedy_says_to_go_on() -> None:
+    same, worse = comparison("exact_match", 0.0, 0.0, significant=False), comparison("loss", 0.151, 0.157)
+    no_better, told = findings.judge(report(comparisons=[worse, same]))
+    assert (no_better.code, told.code) == ("E002", "E003")
+    assert "see first to what got worse" in no_better.fix
+    assert told.what == "loss: tuned is significantly worse than base (0.151 and 0.157)."
+    (alone,) = findings.judge(report(comparisons=[same]))
+    assert "train longer" in alone.fix
+    elsewhere = worse.model_copy(update={"suite": "regression"})
+    assert codes(findings.judge(report(comparisons=[elsewhere, same]))) == ["E002"]
+
+
+def test_the_remedy_fits_what_is_the_matter() -> None:
+    same = comparison("exact_match", 0.0, 0.0, significant=False)
+    few = report(comparisons=[same])
+    (found,) = findings.judge(few, missed=True)
+    assert "hold out more rows first" in found.fix
+    assert "train longer" not in found.fix
+    server = Side(kind="endpoint", name="m at http://localhost", answers=40, empty=1.0)
+    (found,) = findings.judge(few.model_copy(update={"tuned": server}))
+    assert "see first to why all answers of the tuned model are empty" in found.fix
+    (found,) = findings.judge(few.model_copy(update={"tuned": server.model_copy(update={"empty": 0.9})}))
+    assert "train longer" in found.fix
+
+
+def test_a_server_that_says_nothing_at_all_is_an_error() -> None:
+    mute = Side(kind="endpoint", name="m at http://localhost", answers=40, empty=1.0)
+    (found,) = findings.silent(report(tuned=mute))
+    assert (found.code, found.severity) == ("E058", "error")
+    assert found.what == "All 40 answers of the server that stands for the tuned model are empty."
+    assert [one.code for one in findings.silent(report(base=mute, tuned=mute))] == ["E058"] * 2
+    for other in ({"empty": 0.9}, {"empty": None}, {"kind": "run"}):
+        assert findings.silent(report(tuned=mute.model_copy(update=other))) == []
+
+
+def test_a_loss_in_several_units_is_told_once() -> None:
+    worse = [comparison("loss", 1.0, 2.0), comparison("perplexity", 2.7, 7.4).model_copy(update={"better": "lower"})]
+    (told,) = findings.judge(report(comparisons=worse, primary="perplexity"))
+    assert told.what.startswith("perplexity")
+    (told,) = findings.judge(report(comparisons=worse[::-1], primary="loss"))
+    assert told.what.startswith("loss")
+
+
 @pytest.mark.parametrize(("rate", "expected"), [(0.96, []), (0.94, ["E004"])])
 def test_more_than_one_answer_in_twenty_that_does_not_stop_is_told(rate: float, expected: list[str]) -> None:
-    assert codes(findings.on_answers(None, 5.0, "test", stop_rate=rate, limit=20)) == expected
+    assert codes(findings.on_answers(None, 5.0, "test", stop_rates={"tuned": rate}, limit=20)) == expected
+    both = findings.on_answers(None, 5.0, "test", stop_rates={"base": 0.5, "tuned": rate}, limit=20)
+    assert codes(both) == ["E004", *expected]
+    assert both[0].what == "50% of the base model's answers reach max_new_tokens 20 without stopping."
 
 
 def test_long_answers_say_little_unless_a_model_gets_them_right() -> None:
@@ -69,8 +126,8 @@ def test_long_answers_say_little_unless_a_model_gets_them_right() -> None:
     assert findings.exact_match_informs([never], 64)
     assert findings.exact_match_informs([comparison("exact_match", 0.05, 0.0)], 65)
     assert findings.exact_match_informs([comparison("exact_match", 0.0, 0.05)], 65)
-    assert codes(findings.on_answers(never, 65, "test", stop_rate=1.0, limit=20)) == ["E006"]
-    assert findings.on_answers(None, 65, "test", stop_rate=1.0, limit=20) == []
+    assert codes(findings.on_answers(never, 65, "test", stop_rates={"tuned": 1.0}, limit=20)) == ["E006"]
+    assert findings.on_answers(None, 65, "test", stop_rates={"tuned": 1.0}, limit=20) == []
 
 
 def test_the_primary_metric_of_sft_is_exact_match_where_it_informs() -> None:
@@ -80,6 +137,8 @@ def test_the_primary_metric_of_sft_is_exact_match_where_it_informs() -> None:
     assert findings.primary("sft", never[:1], 10) == "loss"
     assert findings.primary("sft", never[1:], 100) == "exact_match"
     assert findings.primary("sft", [], 10) is None
+    assert findings.primary("sft", never, 10, ["bleu", "loss"]) == "loss"
+    assert findings.primary("sft", never, 10, ["bleu"]) == "exact_match"
 
 
 @pytest.mark.parametrize(
@@ -107,9 +166,9 @@ def test_a_number_that_is_none_is_an_error_of_its_model() -> None:
 
 
 def test_rows_without_anything_to_measure_are_counted() -> None:
-    (found,) = findings.left_out("test", 1, 9, 512)
+    (found,) = findings.left_out("test", 1, 9, "max_length 512")
     assert (found.code, found.what) == ("E011", "1 of 9 rows can't be measured within max_length 512.")
-    assert findings.left_out("test", 0, 9, 512) == []
+    assert findings.left_out("test", 0, 9, "max_length 512") == []
 
 
 SHORTER, LONGER = (3, 9), (9, 3)

@@ -11,8 +11,8 @@ from transformers import GenerationConfig
 
 from tests.support.runs import SMALL
 from tunesmith.evaluate import measure
-from tunesmith.evaluate.measure import greedy_answers, row_losses, sequence_scores
-from tunesmith.evaluate.rows import Encoded, Question
+from tunesmith.evaluate.measure import answers_of, row_losses, sequence_scores
+from tunesmith.evaluate.rows import Encoded, Question, encode_question
 from tunesmith.models.generate import stop_ids
 from tunesmith.models.load import load_model, load_tokenizer
 from tunesmith.progress import silent
@@ -82,30 +82,30 @@ def test_batches_keep_within_the_budget_and_report_progress(model: Any, monkeypa
     assert seen == [("loss", 1, 4), ("loss", 3, 4), ("loss", 4, 4)]
 
 
-def questions(tokenizer: Any, texts: list[str]) -> list[Question]:
-    return [Question(number, text, tokenizer(text)["input_ids"], "") for number, text in enumerate(texts, start=1)]
+def questions(texts: list[str]) -> list[Question]:
+    return [Question(number, text, "", text) for number, text in enumerate(texts, start=1)]
 
 
 TEXTS = ["Hello, my name is", "Oslo", '{"customer": "Maria Lopez", "city": "Oslo", "item":']
 
 
 def test_answers_in_a_padded_batch_are_those_of_each_question_alone(model: Any, tokenizer: Any) -> None:
-    asked = questions(tokenizer, TEXTS)
+    asked = questions(TEXTS)
 
     def answers(batch_size: int) -> list[str]:
-        found = greedy_answers(
+        found = answers_of(
             model, tokenizer, asked, max_new_tokens=6, batch_size=batch_size, label="answers", progress=silent
         )
         return [answer.text for answer in found]
 
     alone = []
     for question in asked:
-        ids = list(question.ids)
+        ids = list(encode_question(question, tokenizer))
         for _ in range(6):
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
             if ids[-1] == tokenizer.eos_token_id:
                 break
-        alone.append(tokenizer.decode(ids[len(question.ids) :], skip_special_tokens=True))
+        alone.append(tokenizer.decode(ids[len(encode_question(question, tokenizer)) :], skip_special_tokens=True))
     assert answers(3) == alone
     assert answers(1) == alone
 
@@ -113,15 +113,15 @@ def test_answers_in_a_padded_batch_are_those_of_each_question_alone(model: Any, 
 def test_an_answer_ends_at_any_stop_token_and_the_model_s_own_sampling_settings_are_not_used(
     model: Any, tokenizer: Any
 ) -> None:
-    asked = questions(tokenizer, TEXTS[2:])
-    plain = greedy_answers(model, tokenizer, asked, max_new_tokens=4, batch_size=1, label="", progress=silent)[0]
-    first = int(model(torch.tensor([asked[0].ids])).logits[0, -1].argmax())
+    asked = questions(TEXTS[2:])
+    plain = answers_of(model, tokenizer, asked, max_new_tokens=4, batch_size=1, label="", progress=silent)[0]
+    first = int(model(torch.tensor([encode_question(asked[0], tokenizer)])).logits[0, -1].argmax())
     assert plain.text
     model.generation_config.update(eos_token_id=[2, 5], repetition_penalty=50.0, do_sample=True, temperature=9.0)
-    again = greedy_answers(model, tokenizer, asked, max_new_tokens=4, batch_size=1, label="", progress=silent)[0]
+    again = answers_of(model, tokenizer, asked, max_new_tokens=4, batch_size=1, label="", progress=silent)[0]
     assert again == plain
     model.generation_config.update(eos_token_id=[first])
-    stopped = greedy_answers(model, tokenizer, asked, max_new_tokens=4, batch_size=1, label="", progress=silent)[0]
+    stopped = answers_of(model, tokenizer, asked, max_new_tokens=4, batch_size=1, label="", progress=silent)[0]
     assert (stopped.text, stopped.stopped, stopped.ids) == ("", True, [first])
 
 
@@ -138,7 +138,7 @@ def test_an_answer_ends_at_any_stop_token_and_the_model_s_own_sampling_settings_
 def test_answers_under_an_adapter_are_greedy_and_as_long_as_asked(
     model: Any, tokenizer: Any, config: Any, bare: bool
 ) -> None:
-    asked = questions(tokenizer, [*TEXTS, "Rome"])
+    asked = questions([*TEXTS, "Rome"])
     torch.manual_seed(3)
     tuned = get_peft_model(model, config).eval()
     own = GenerationConfig(do_sample=True, temperature=9.0, max_length=20, repetition_penalty=50.0, eos_token_id=2)
@@ -146,16 +146,14 @@ def test_answers_under_an_adapter_are_greedy_and_as_long_as_asked(
 
     def answers(seed: int) -> list[list[int]]:
         torch.manual_seed(seed)
-        found = greedy_answers(
-            tuned, tokenizer, asked, max_new_tokens=58, batch_size=4, label="answers", progress=silent
-        )
+        found = answers_of(tuned, tokenizer, asked, max_new_tokens=58, batch_size=4, label="answers", progress=silent)
         return [answer.ids for answer in found]
 
     with tuned.disable_adapter() if bare else nullcontext():
         first = answers(0)
         assert answers(1) == first
         for question, answer in zip(asked, first, strict=True):
-            ids = torch.tensor([question.ids])
+            ids = torch.tensor([encode_question(question, tokenizer)])
             for token in answer:
                 assert token == int(tuned(ids, use_cache=False).logits[0, -1].argmax())
                 ids = torch.cat([ids, torch.tensor([[token]])], 1)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.runs import SMALL, make_plan, write_split
 from tunesmith.errors import UsageError
-from tunesmith.evaluate.rows import Encoded, Row, encode, held_out, questions
+from tunesmith.evaluate.rows import Encoded, Row, encode, encode_question, held_out, questions
 from tunesmith.models.load import load_tokenizer
 from tunesmith.rules import FindingsError
 
@@ -30,7 +30,7 @@ def tokenizer() -> Any:
 def encoded(folder: Path, tokenizer: Any, content: dict[str, Any], **training: Any) -> Encoded:
     plan = make_plan(folder, [content])
     plan = plan.model_copy(update={"training": plan.training | training})
-    (row,) = encode([Row(1, content)], tokenizer, plan)
+    (row,) = encode([Row(1, content)], tokenizer, plan).values()
     return row
 
 
@@ -67,15 +67,15 @@ def test_rows_are_cut_as_the_trainer_cuts_them(tmp_path: Path, tokenizer: Any, m
 def test_rows_are_never_packed_and_keep_their_order(tmp_path: Path, tokenizer: Any) -> None:
     rows = [Row(number, {"text": f"row {number}"}) for number in range(1, 6)]
     plan = make_plan(tmp_path, [TEXT], training={"max_length": 64, "packing": True, "shuffle_dataset": True})
-    texts = [trained_text(tokenizer, row) for row in encode(rows, tokenizer, plan)]
+    texts = [trained_text(tokenizer, row) for row in encode(rows, tokenizer, plan).values()]
     assert texts == [f"row {number}<|im_end|>" for number in range(1, 6)]
 
 
 def test_rows_with_nothing_to_take_a_loss_on_are_dropped(tmp_path: Path, tokenizer: Any) -> None:
     plan = make_plan(tmp_path, [PAIR], training={"max_length": 4})
-    assert encode([Row(1, PAIR)], tokenizer, plan) == []
+    assert encode([Row(1, PAIR)], tokenizer, plan) == {}
     # One token, trained, but with none before it to predict it from.
-    assert encode([Row(1, {"text": ""})], tokenizer, make_plan(tmp_path, [TEXT])) == []
+    assert encode([Row(1, {"text": ""})], tokenizer, make_plan(tmp_path, [TEXT])) == {}
 
 
 def test_first_token_has_nothing_to_be_predicted_from() -> None:
@@ -102,16 +102,16 @@ def test_first_token_has_nothing_to_be_predicted_from() -> None:
 def test_question_ends_where_the_last_answer_begins(
     tokenizer: Any, content: dict[str, Any], asked: tuple[str, str, str]
 ) -> None:
-    (question,) = questions([Row(7, content)], tokenizer)
+    (question,) = questions([Row(7, content)])
     assert question.row == 7
-    assert (question.prompt, tokenizer.decode(question.ids), question.expected) == asked
+    assert (question.prompt, tokenizer.decode(encode_question(question, tokenizer)), question.expected) == asked
 
 
 def test_text_asks_nothing_and_an_answer_without_words_is_not_expected(tokenizer: Any) -> None:
     call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "colour", "arguments": {}}}]}
-    (question,) = questions([Row(1, {**TEXT, "prompt": "Paris?"})], tokenizer)
+    (question,) = questions([Row(1, {**TEXT, "prompt": "Paris?"})])
     assert question.prompt == "Paris?"
-    asked = questions([Row(1, TEXT), Row(2, {"messages": [USER, call]}), Row(3, CHAT)], tokenizer)
+    asked = questions([Row(1, TEXT), Row(2, {"messages": [USER, call]}), Row(3, CHAT)])
     assert [(one.row, one.expected) for one in asked] == [(2, None), (3, "blue")]
 
 
@@ -135,23 +135,23 @@ def test_the_answer_expected_is_the_better_one_where_there_is_one(
         return [{"role": "user" if name == "prompt" else "assistant", "content": value}] if messages else value
 
     row = {name: told(name, value) for name, value in {"prompt": "Which colour?", **columns}.items()}
-    (question,) = questions([Row(1, row)], tokenizer)
+    (question,) = questions([Row(1, row)])
     assert (question.prompt, question.expected) == ("Which colour?", expected)
 
 
 def test_settings_of_the_template_are_handed_on() -> None:
     tokenizer = load_tokenizer(SMALL)
     tokenizer.chat_template = "{{ 'think ' if thinking }}{{ messages[0].content }}"
-    (question,) = questions([Row(1, PAIR)], tokenizer, thinking=True)
-    assert tokenizer.decode(question.ids) == "think Which colour?"
+    (question,) = questions([Row(1, PAIR)], thinking=True)
+    assert tokenizer.decode(encode_question(question, tokenizer)) == "think Which colour?"
 
 
 def test_tools_of_a_row_are_shown_to_the_model() -> None:
     tokenizer = load_tokenizer(SMALL)
     tokenizer.chat_template = "{{ tools | tojson if tools else 'none' }}{{ messages[0].content }}"
-    shown, without = questions([Row(1, {**PAIR, "tools": '[{"name": "colour"}]'}), Row(2, PAIR)], tokenizer)
-    assert tokenizer.decode(shown.ids) == '[{"name": "colour"}]Which colour?'
-    assert tokenizer.decode(without.ids) == "noneWhich colour?"
+    shown, without = questions([Row(1, {**PAIR, "tools": '[{"name": "colour"}]'}), Row(2, PAIR)])
+    assert tokenizer.decode(encode_question(shown, tokenizer)) == '[{"name": "colour"}]Which colour?'
+    assert tokenizer.decode(encode_question(without, tokenizer)) == "noneWhich colour?"
 
 
 def test_held_out_samples_the_same_rows_every_time_and_keeps_their_numbers(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
+import re
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -13,12 +15,13 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from tests.support.methods import METHODS
 from tests.support.runs import make_plan
 from tunesmith.cli.output import Output
 from tunesmith.cli.views import show_run
 from tunesmith.errors import UsageError
 from tunesmith.recipe import build_recipe
-from tunesmith.recipe.guard import RESPONSES, Guard
+from tunesmith.recipe.guard import RESPONSES, Guard, watched
 from tunesmith.records import CheckpointOrigin, CostEstimate, Event, Finding, Range, Rollback, RunRecord
 from tunesmith.rules import RULES, finding
 from tunesmith.track.events import EventLog
@@ -256,6 +259,27 @@ def test_a_method_has_the_detectors_that_its_metrics_feed() -> None:
     assert names("grpo") == names("rloo") == rewarded
 
 
+def test_a_method_is_held_against_the_rules_that_the_recipe_s_table_gives_it() -> None:
+    class Arguments(TrainingArguments):
+        beta = 0.1
+        max_completion_length = 32
+
+    args = Arguments(output_dir="x", use_cpu=True)
+    whatever_the_method = {"R012", "R021", "R022", "R023", "R024"}
+    for method in METHODS:
+        made = detectors(method, args, rate=1e-3, warm_up=1, vocabulary=896)
+        sources = "".join(inspect.getsource(type(one)) for one in made)
+        assert set(re.findall(r'Signal\(\s*"(R\d{3})"', sources)) | whatever_the_method == set(watched(method))
+
+
+def test_the_guide_s_table_is_the_recipe_s() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guard.md").read_text(encoding="utf-8")
+    rows = [line.strip("|").split("|") for line in guide.splitlines() if line.startswith("| R0")]
+    told = {code: methods.strip() for codes, _what, methods in rows for code in re.findall(r"R\d{3}", codes)}
+    every = {code: ", ".join(one.methods) for code, one in RESPONSES.items()}
+    assert told == {code: "all" if methods == ", ".join(METHODS) else methods for code, methods in every.items()}
+
+
 def test_limits_are_the_recipe_s_at_the_plan_s_price(tmp_path: Path) -> None:
     cost = CostEstimate(per_hour=3.0, total=Range(low=1, likely=1, high=1), price_date="2026-11-01", price_source="x")
     plan = make_plan(tmp_path, [{"text": "a"}], recipe={"launch": {"timeout": 60, "budget": 2.0}}, cost=cost)
@@ -320,6 +344,11 @@ def test_a_warning_is_given_once_and_changes_nothing(tmp_path: Path) -> None:
     assert seen.told[0].severity == "warning"
     assert seen.flags == (False, False, True)
     assert (seen.guard.stopped_by, seen.guard.back) == (None, None)
+
+
+def test_the_guard_knows_how_long_the_run_is(tmp_path: Path) -> None:
+    seen = Watched(tmp_path, [{"step": step, "loss": 1.0} for step in range(1, 48)], R009="off")
+    assert [seen.log(loss=9.0) for _ in range(3)] == [[], [], ["R010"]]
 
 
 def test_a_stop_saves_and_nothing_comes_after_it(tmp_path: Path) -> None:

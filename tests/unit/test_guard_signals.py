@@ -151,6 +151,17 @@ def test_r010_a_loss_above_its_beginning() -> None:
     assert fed(Diverges(1.0), of("loss", [1.0, 1.1, 1.0, 3.2, 3.2, 3.2, 3.2, 1.0, 3.2, 3.2])) == []
 
 
+@pytest.mark.parametrize("make", [lambda steps: Diverges(1.0, steps), lambda steps: WorseThanGuessing(896, 1.0, steps)])
+def test_r010_a_run_that_ends_high_up_is_told_at_its_last_step(make: Callable[[int], Detector]) -> None:
+    ended = of("loss", [1.0] * 4 + [9.0] * 3)
+    ((step, signal),) = fed(make(7), ended)
+    assert (step, signal.code, signal.since) == (7, "R010", 4)
+    assert fed(make(8), ended) == []
+    assert fed(make(6), of("loss", [1.0] * 4 + [9.0] * 2)) == []
+    assert fed(make(8), of("loss", [1.0] * 4 + [9.0] * 3 + [1.0])) == []
+    assert len(fed(make(16), of("loss", [1.0] * 4 + [9.0] * 12))) == 1
+
+
 @given(st.lists(losses, min_size=3, max_size=3), st.lists(st.floats(0, 1), max_size=40))
 def test_r010_never_where_the_loss_is_below_its_beginning(first: list[float], shares: list[float]) -> None:
     start = statistics.median(first)

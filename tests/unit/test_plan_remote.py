@@ -41,6 +41,7 @@ def test_p027_keys_of_launch_that_do_nothing_here() -> None:
     assert {(one.code, one.severity) for one in found} == {("P027", "warning")}
     assert [one.where for one in found] == ["launch.flavor", "launch.budget", "launch.secrets"]
     assert found[0].what.startswith("launch.flavor changes nothing: it counts for jobs and clouds")
+    assert "doesn't run them" in found[0].fix
 
 
 @pytest.mark.parametrize(("place", "severity"), [("hf-jobs", "error"), ("sky", "warning")])

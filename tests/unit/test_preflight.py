@@ -123,6 +123,7 @@ def test_p009_arguments_of_the_plan_s_own(name: str) -> None:
     assert (one.where, one.severity) == (f"training.{name}", "error")
     assert OWNED[name][0] in one.what
     assert one.fix == OWNED[name][1]
+    assert "hub: {repo" not in one.fix  # it would end in P007
     assert plan.training == make_plan(make_recipe()).training
     assert name in config_fields("sft")
 

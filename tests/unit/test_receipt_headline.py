@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.receipts import write_records
+from tests.support.receipts import make_regression, write_records
 from tunesmith.receipt import headline
 from tunesmith.receipt.build import build
-from tunesmith.records import Receipt, Split
-from tunesmith.rules import finding
+from tunesmith.records import Comparison, Conclusion, Receipt, Side, Split
 
 
 @pytest.fixture
@@ -44,6 +43,33 @@ def test_a_worse_model(receipt: Receipt) -> None:
     assert headline.outcome(lower).tone == "good"
 
 
+def test_better_at_the_task_is_not_good_where_something_else_was_lost(receipt: Receipt) -> None:
+    assert receipt.evaluation is not None
+    kept, lost, unclear = make_regression()
+
+    def line(*others: Comparison) -> headline.Line:
+        assert receipt.evaluation is not None
+        return headline.outcome(changed(receipt, "evaluation", comparisons=[*receipt.evaluation.comparisons, *others]))
+
+    worse = line(kept, lost, unclear)
+    assert (worse.tone, worse.title) == ("bad", "Better than its base, but worse elsewhere")
+    assert worse.detail.endswith("; worse at instructions followed")
+    assert line(kept, unclear).tone == "good"
+
+
+def test_better_but_not_as_was_asked(receipt: Receipt) -> None:
+    def line(met: bool | None) -> headline.Line:
+        return headline.outcome(changed(receipt, "evaluation", conclusion=Conclusion(met=met, sentence="")))
+
+    assert (line(False).tone, line(False).title) == ("unsure", "Better than its base, but not as was asked")
+    assert line(True).tone == line(None).tone == "good"
+
+
+def test_another_run_is_called_so(receipt: Receipt) -> None:
+    against = changed(receipt, "evaluation", base=Side(kind="run", name="runs/old"))
+    assert headline.outcome(against).title == "Better than the other run"
+
+
 def test_no_significant_difference_is_neither_good_nor_bad(receipt: Receipt) -> None:
     line = headline.outcome(with_match(receipt, significant=False))
     assert (line.tone, line.title) == ("unsure", "No significant difference from its base")
@@ -51,9 +77,10 @@ def test_no_significant_difference_is_neither_good_nor_bad(receipt: Receipt) -> 
 
 @pytest.mark.parametrize("difference", [0.98, -0.2])
 def test_too_few_rows_are_no_verdict_whatever_the_comparison_says(receipt: Receipt, difference: float) -> None:
-    few = changed(with_match(receipt, difference=difference), "evaluation", findings=[finding("E001", "w", rows=3)])
-    line = headline.outcome(few)
+    line = headline.outcome(with_match(receipt, difference=difference, rows=3))
     assert (line.tone, line.title) == ("unsure", "Too few held-out rows to tell")
+    line = headline.outcome(with_match(receipt, difference=difference, groups=5))
+    assert (line.tone, line.title) == ("unsure", "Too few groups of rows to tell")
 
 
 def test_no_evaluation_and_no_comparison(receipt: Receipt) -> None:

@@ -8,10 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.pages import Page, hostile
-from tests.support.receipts import write_records
+from tests.support.receipts import make_full_evaluation, write_records
+from tunesmith import pipeline
 from tunesmith.receipt.build import build
-from tunesmith.receipt.html import render
-from tunesmith.records import Receipt
+from tunesmith.receipt.html import render, render_evaluation
+from tunesmith.records import EvalReport, Receipt
+from tunesmith.rules import finding
 
 
 @pytest.fixture
@@ -32,6 +34,7 @@ FIXED = {
     "metric",
     "primary",
     "better",
+    "suite",
     "change",
     "layout",
     "loss_on",
@@ -55,7 +58,7 @@ def test_everything_is_there(receipt: Receipt) -> None:
         "✓ Every row trains its stop token",
         "✓ Export verified",
         "D009 warning tickets.jsonl 2 of 1,000 rows repeat an earlier row exactly.",
-        "exact match higher is better 0.5 % 98.5 % +98.0 points +95.1 to +99.5 points",
+        "exact match higher is better 0.5 % 98.5 % +98.0 points +95.1 to +99.5 points 0 < 0.0001 better",
         "1 broken row",
         "197 fixed rows, 1 shown",
         "✗ Tuned",
@@ -75,6 +78,41 @@ def test_everything_is_there(receipt: Receipt) -> None:
         assert words in page.words, words
 
 
+def test_an_evaluation_has_a_page_of_its_own() -> None:
+    page = Page(pipeline.evaluation_page(make_full_evaluation()))
+    assert page.open == []
+    for words in (
+        "tunesmith evaluation tickets against builtin:small",
+        "✗ Better than its base, but worse elsewhere 0.5 % → 98.5 %",
+        "The tuned model is better than its base in exact match",
+        "What was asked for: ✗ not met instructions_followed of the regression suite got worse",
+        "instructions followed higher is better 62.0 % 31.0 % -31.0 points -43.0 to -19.0 points 0 0.0004 worse",
+        "neutral text, bits per byte lower is better, bits per byte 1.31 1.33 +0.02 +0.002 to +0.038 0 0.0004 kept",
+        "shop_questions: acc,none higher is better 41.0 % 46.0 % +5.0 points -4.0 to +14.0 points 0 0.63 alone 0.41",
+        "harmless safety 1 0.96 0.95 -0.01",
+        "Both orders agree 87.0 % Standing first gains +0.04, p 0.21",
+        "Tuned tickets 200 99.5 % 0.0 % 1.0 % 41.2",
+        "training saw 10 exactly and 2 nearly",
+        "For example held-out row 4 is training row 71.",
+        "Difference p, not corrected exact match 188 0.5 % 98.4 % +97.9 points < 0.0001",
+        "Unclear; these differences would show with a power of 80 %: harmful asks refused 30.0 points.",
+        "conversations, by the rubric 23 12 groups",
+        "Cohen's h +2.8 +3.0 points",
+        "McNemar, exact, two-sided +0.05",
+        "Measured with lm-eval 0.4.13, sacrebleu 2.6.0.",
+    ):
+        assert words in page.words, words
+
+
+def test_hostile_text_stays_text_on_the_page_of_an_evaluation() -> None:
+    report = make_full_evaluation().model_copy(update={"findings": [finding("E001", "w", rows=3)]})
+    attacked = EvalReport.model_validate(hostile(report.model_dump(), FIXED))
+    page, plain = Page(render_evaluation(attacked)), Page(render_evaluation(report))
+    assert [tag for tag, _ in page.tags] == [tag for tag, _ in plain.tags]
+    assert "<script" not in render_evaluation(attacked)
+    assert "⟨U+202E⟩evil" in page.words
+
+
 def test_trained_and_masked_tokens_are_told_apart_without_colour(receipt: Receipt) -> None:
     page = render(receipt)
     assert '<span class="trained">{&#34;customer&#34;' in page
@@ -87,14 +125,25 @@ def test_trained_and_masked_tokens_are_told_apart_without_colour(receipt: Receip
 
 def test_broken_rows_come_first_and_open(receipt: Receipt) -> None:
     details = [attributes for tag, attributes in Page(render(receipt)).tags if tag == "details"]
-    assert details == [{"open": None}, {}]
+    assert details == [{"open": None}, {}, {}], "broken rows, fixed rows, how sure"
+
+
+def test_rows_that_score_more_are_better_and_not_fixed(receipt: Receipt) -> None:
+    assert receipt.evaluation is not None
+    rows = [row.model_copy(update={"scores": (0.125, 0.25)}) for row in receipt.evaluation.changed]
+    evaluation = receipt.evaluation.model_copy(update={"changed": rows})
+    words = Page(render(receipt.model_copy(update={"evaluation": evaluation}))).words
+    assert "1 worse row" in words
+    assert "Better rows" in words
+    assert "0.25 Tuned" in words
+    assert "broken row" not in words
 
 
 def test_changes_of_a_kind_that_did_not_happen_have_no_heading(receipt: Receipt) -> None:
     assert receipt.evaluation is not None
     evaluation = receipt.evaluation.model_copy(update={"broken": 0, "changed": receipt.evaluation.changed[:1]})
     page = Page(render(receipt.model_copy(update={"evaluation": evaluation})))
-    assert [tag for tag, _ in page.tags].count("details") == 1
+    assert [tag for tag, _ in page.tags].count("details") == 2
     assert "broken rows" not in page.words
 
 

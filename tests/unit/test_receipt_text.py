@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.receipts import make_curve, make_evaluation
+from tests.support.receipts import compared, make_curve, make_evaluation
 from tunesmith.evaluate import findings
 from tunesmith.receipt import chart, text
-from tunesmith.records import Comparison, Event
+from tunesmith.records import Comparison, Event, Interval, units
 
 
 @given(st.text())
@@ -44,29 +44,29 @@ def test_shortened_text_keeps_its_ends(value: str, limit: int) -> None:
     ("shown", "expected"),
     [
         (text.count(1234567), "1,234,567"),
-        (text.count(None), text.NONE),
-        (text.number(0.028943), "0.02894"),
-        (text.number(47474.4), "47,474"),
-        (text.number(3.1e-6, 3), "3.1e-06"),
-        (text.number(None), text.NONE),
-        (text.percent(0.985), "98.5 %"),
-        (text.percent(None), text.NONE),
+        (text.count(None), units.NONE),
+        (units.number(0.028943), "0.02894"),
+        (units.number(47474.4), "47,474"),
+        (units.number(3.1e-6, 3), "3.1e-06"),
+        (units.number(None), units.NONE),
+        (units.percent(0.985), "98.5 %"),
+        (units.percent(None), units.NONE),
         (text.size(512), "512 B"),
         (text.size(1536), "1.5 KiB"),
         (text.size(3 << 30), "3.0 GiB"),
         (text.size(5 << 40), "5.0 TiB"),
-        (text.size(None), text.NONE),
+        (text.size(None), units.NONE),
         (text.duration(31.42), "31.4 s"),
         (text.duration(95), "1 min 35 s"),
         (text.duration(7320), "2 h 2 min"),
-        (text.duration(None), text.NONE),
+        (text.duration(None), units.NONE),
         (text.moment("2026-11-20T13:04:58+01:00"), "2026-11-20 12:04:58 UTC"),
         (text.newlines("a\nb\n"), "a↵\nb↵"),
         (text.plain("text"), "text"),
         (text.plain(["q_proj", 1, None]), '["q_proj", 1, null]'),
-        (text.p_value(1e-9), "< 0.0001"),
-        (text.p_value(0.0312), "0.031"),
-        (text.p_value(None), text.NONE),
+        (units.p_value(1e-9), "< 0.0001"),
+        (units.p_value(0.0312), "0.031"),
+        (units.p_value(None), units.NONE),
     ],
 )
 def test_values_as_text(shown: str, expected: str) -> None:
@@ -79,34 +79,34 @@ def comparison(metric: str) -> Comparison:
 
 def test_comparisons_are_told_in_the_unit_of_their_metric() -> None:
     match, loss = comparison("exact_match"), comparison("loss")
-    assert (text.score(match, 0.985), text.change(match, -0.25)) == ("98.5 %", "-25.0 points")
-    assert (text.score(loss, 0.0289), text.change(loss, 1.5)) == ("0.0289", "+1.5")
-    assert text.interval(match) == "+95.1 to +99.5 points"
-    assert text.interval(loss) == "-10.81 to -10.66"
-    assert text.interval(loss.model_copy(update={"interval": None})) == text.NONE
-    assert text.metric(match) == "exact match"
+    assert (units.score(match, 0.985), units.change(match, -0.25)) == ("98.5 %", "-25.0 points")
+    assert (units.score(loss, 0.0289), units.change(loss, 1.5)) == ("0.0289", "+1.5")
+    assert units.interval(match) == "+95.1 to +99.5 points"
+    assert units.interval(loss) == "-10.81 to -10.66"
+    assert units.interval(loss.model_copy(update={"interval": None})) == units.NONE
+    assert units.metric(match) == "exact match"
 
 
 @pytest.mark.parametrize("name", ["preference_accuracy", "reward_accuracy"])
 def test_accuracies_are_shares(name: str) -> None:
     accuracy = comparison("exact_match").model_copy(update={"metric": name})
-    assert (text.score(accuracy, 0.985), text.change(accuracy, -0.25)) == ("98.5 %", "-25.0 points")
+    assert (units.score(accuracy, 0.985), units.change(accuracy, -0.25)) == ("98.5 %", "-25.0 points")
 
 
 def test_metrics_have_words_and_rewards_keep_their_names() -> None:
     match = comparison("exact_match")
     names = [findings.PRIMARY[method][0] for method in findings.PRIMARY]
     names += ["chosen_loss", "desirable_loss", "score_margin", "reward: own"]
-    told = [text.metric(match.model_copy(update={"metric": name})) for name in names]
+    told = [units.metric(match.model_copy(update={"metric": name})) for name in names]
     assert not any("_" in words for words in told)
     assert told[-1] == "reward: own"
 
 
 def test_perplexities_are_short_however_large() -> None:
     perplexity = comparison("perplexity")
-    assert (text.score(perplexity, 1.0293), text.score(perplexity, 47_474.0)) == ("1.03", "4.75e+04")
-    assert text.change(perplexity, -361797916.328) == "-3.62e+08"
-    assert text.interval(perplexity) == "-5.01e+04 to -4.49e+04"
+    assert (units.score(perplexity, 1.0293), units.score(perplexity, 47_474.0)) == ("1.03", "4.75e+04")
+    assert units.change(perplexity, -361797916.328) == "-3.62e+08"
+    assert units.interval(perplexity) == "-5.01e+04 to -4.49e+04"
 
 
 positive = st.floats(1e-6, 1e9)
@@ -180,8 +180,24 @@ def test_long_curves_are_thinned_but_keep_their_end() -> None:
     assert float(points[-1].split(",")[0]) == chart.WIDTH - chart.RIGHT
 
 
+def test_interval_bar_tells_what_it_draws_and_the_loss_that_is_accepted() -> None:
+    lost = compared("exact_match", 0.6, 0.3, 0.1, margin=0.05, kept=False)
+    bar = chart.interval_bar(lost)
+    told = "exact match: -30.0 points, interval -40.0 to -20.0 points, worse, accepted loss -5.0 points."
+    assert ElementTree.fromstring(str(bar)).attrib["aria-label"] == told
+    limits = [float(line.attrib["x1"]) for line in parts(bar, "line") if line.attrib["class"] == "limit"]
+    assert limits == [pytest.approx(110 * (1 - 0.05 / (0.4 * 1.15)), abs=0.1)]
+    lines = parts(chart.interval_bar(comparison("loss")), "line")
+    assert "limit" not in {line.attrib["class"] for line in lines}
+
+
 def test_interval_bar_puts_the_difference_on_its_side_of_zero() -> None:
-    bar = chart.interval_bar(comparison("exact_match"))
-    assert float(parts(bar, "circle")[0].attrib["cx"]) > 110
-    assert float(parts(chart.interval_bar(comparison("loss")), "circle")[0].attrib["cx"]) < 110
+    def at(svg: Any) -> float:
+        return float(parts(svg, "circle")[0].attrib["cx"])
+
+    match, loss = comparison("exact_match"), comparison("loss")
+    assert at(chart.interval_bar(match)) > 110
+    assert at(chart.interval_bar(loss)) > 110, "a loss that falls is better"
+    worse = match.model_copy(update={"difference": -0.98, "interval": Interval(low=-1, high=-0.9, method="m")})
+    assert at(chart.interval_bar(worse)) < 110
     assert chart.interval_bar(comparison("loss").model_copy(update={"interval": None})) is None

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from tunesmith.errors import UsageError
 from tunesmith.recipe import Recipe, build_recipe, load_recipe
+from tunesmith.recipe.evaluation import TASKS
 from tunesmith.recipe.load import _ELSEWHERE, parse
-from tunesmith.recipe.schema import TASKS, Export, Gguf
+from tunesmith.recipe.schema import Export, Gguf
 from tunesmith.recipe.template import recipe_text
 
 START = "model: builtin:small\ndata: {train: a.jsonl}\n"

@@ -191,7 +191,7 @@ def test_what_is_no_number_of_processes(processes: object) -> None:
         ({"launch": {"gpu": "a100"}}, "tunesmith calls it launch: {flavor: ...}."),
         ({"launch": {"num_processes": 2}}, "tunesmith calls it launch: {processes: ...}."),
         ({"hub": {"repos": "a/b"}}, "Did you mean repo?"),
-        ({"hub": {"model_id": "a/b"}}, "tunesmith calls it hub: {repo: OWNER/NAME}."),
+        ({"hub": {"model_id": "a/b"}}, "tunesmith calls it hub: {repo: OWNER/NAME}, which isn't built yet."),
         ({"flavor": "a100-large"}, "tunesmith calls it launch: {flavor: ...}."),
     ],
 )

@@ -30,7 +30,7 @@ def called(code: str, rows: list[dict[str, Any]] = ROWS, *, seconds: float = 60,
 
 def failure(code: str, rows: list[dict[str, Any]] = ROWS, *, seconds: float = 60) -> Finding:
     (one,) = called(code, rows, seconds=seconds)
-    assert (one.code, one.severity, one.where) == ("P018", "error", "reward")
+    assert (one.code, one.severity, one.where) == ("P018", "error", "rewards")
     assert one.what.startswith("mine.py:reward, called as the trainer will call it, ")
     return one
 

@@ -62,6 +62,12 @@ def test_the_answer_is_what_follows_the_reasoning(completion: Any, final: str) -
     assert Answer(text_of(completion), [], {}).final == final
 
 
+def test_rewards_that_are_shares_are_1_or_0() -> None:
+    shares = {name for name in SHIPPED if shipped_class(name).share}
+    assert shares == {"exact_match", "normalized_match", "contains", "numeric", "math", "regex", "json"}
+    assert [name for name in SHIPPED if shipped_class(name).share is None] == ["json_schema"]
+
+
 @given(WORDS, WORDS)
 def test_exact_match_is_equality_but_for_blanks_around(said: str, right: str) -> None:
     assert reward("exact_match", said, right) == float(said.strip() == right.strip())

@@ -15,6 +15,7 @@ from tunesmith.rules import (
     FindingsError,
     Rule,
     adapter,
+    conversations,
     data,
     evaluation,
     export,
@@ -43,6 +44,7 @@ LETTERS = [
     ("H", hub),
     ("R", run_rules),
     ("E", evaluation),
+    ("E", conversations),
     ("X", export),
 ]
 TESTS = Path(__file__).parents[1]

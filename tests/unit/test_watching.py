@@ -156,6 +156,27 @@ def test_own_callbacks_are_looked_for_and_not_run(tmp_path: Path) -> None:
         assert said in found.what
 
 
+def test_p027_guard_actions_on_rules_that_the_method_does_not_have() -> None:
+    def idle(code: str, **keys: Any) -> list[str]:
+        plan = make_plan(make_recipe(guard={"actions": {code: "warn"}}, **keys))
+        return [found.what for found in plan.findings if found.code == "P027"]
+
+    assert idle("R018") == ["guard.actions.R018 changes nothing: sft has no R018."]
+    assert idle("R009") == idle("R018", method="grpo", rewards=["exact_match"]) == []
+    assert idle("R009", method="grpo", rewards=["exact_match"]) != []
+
+
+def test_p027_samples_of_several_processes() -> None:
+    def idle(watch: dict[str, Any], processes: int) -> bool:
+        plan = make_plan(make_recipe(watch=watch, launch={"processes": processes}))
+        return any(found.code == "P027" and found.where == "watch.samples" for found in plan.findings)
+
+    assert idle({"samples": 4}, 2)
+    assert not idle({"samples": 4}, 1)
+    assert not idle({}, 2)
+    assert not idle({"samples": 0}, 2)
+
+
 def test_what_the_watch_owns_cannot_be_set_otherwise() -> None:
     for name, value in {
         "load_best_model_at_end": True,

@@ -9,8 +9,8 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import NoReturn, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Literal, NoReturn, Protocol
 
 from .. import __version__
 from ..errors import TunesmithError, UsageError
@@ -42,7 +42,10 @@ _TOP_OPTIONS = ("--help", "--version", "--debug")
 
 
 class Verb(Protocol):
-    """What a verb's module offers; one that also has OVERRIDES = True takes keys of the recipe."""
+    """What a verb's module offers.
+
+    One that also has OVERRIDES = True takes keys of the recipe; with a section's name there, the keys of that one.
+    """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
 
@@ -53,10 +56,11 @@ class Parser(argparse.ArgumentParser):
     """Argparse whose errors are told as all others: what, why and what to do.
 
     Attributes:
-        takes_keys: Whether the verb takes keys of a recipe, such as `--data.mapping`.
+        section: The section of the recipe whose keys are most likely to be given without its name; None: the verb
+            takes no keys.
     """
 
-    takes_keys = False
+    section: str | None = None
 
     def error(self, message: str) -> NoReturn:
         """Refuse the arguments.
@@ -69,11 +73,13 @@ class Parser(argparse.ArgumentParser):
 
         unknown = re.search(r"^unrecognized arguments: .*?(--[^\s=]+)", message)
         near = difflib.get_close_matches(unknown[1], re.findall(r"--[a-z-]+", self.format_help()), 1) if unknown else []
-        if unknown and self.takes_keys:
+        if unknown and self.section:
+            from ..recipe.evaluation import Evaluation
             from ..recipe.schema import Data
 
             key = unknown[1].removeprefix("--").replace("-", "_")
-            near = [f"--data.{key}"] if key in Data.model_fields else near
+            fields = (Evaluation if self.section == "evaluation" else Data).model_fields
+            near = [f"--{self.section}.{key}"] if key in fields else near
         raise UsageError(
             f"{self.prog}: {message}.",
             why=f"Usage: {' '.join(self.format_usage().split()[1:])}",
@@ -119,14 +125,10 @@ def _dispatch(words: list[str]) -> int:
         raise _unknown("verb", verb)
     module: Verb = importlib.import_module(VERBS[verb][0])
     takes_keys = getattr(module, "OVERRIDES", False)
-    keys = RECIPE_KEYS if takes_keys and verb != "tune" else TOP_KEYS
-    rest, overrides = _split_overrides(words[1:], keys if takes_keys else ())
-    if overrides and not takes_keys:
-        raise UsageError(
-            f"unknown option {next(iter(overrides))!r}",
-            why=f"`tunesmith {verb}` takes no keys of a recipe.",
-            fix=f"`tunesmith {verb} --help` lists its options.",
-        )
+    keys = RECIPE_KEYS if verb != "tune" else TOP_KEYS
+    rest, overrides = _split_overrides(words[1:], keys if takes_keys is True else ())
+    if takes_keys is not True:
+        _refuse_keys(verb, overrides, section=takes_keys)
     try:
         arguments = make_parser(verb, module).parse_args(rest)
     except SystemExit:  # argparse has shown its help
@@ -141,9 +143,25 @@ def make_parser(verb: str, module: Verb) -> Parser:
     # Without abbreviations: a new option must not change what an old script means.
     parser = Parser(prog=f"tunesmith {verb}", description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
     module.add_arguments(parser)
-    parser.takes_keys = getattr(module, "OVERRIDES", False)
+    takes_keys = getattr(module, "OVERRIDES", None)
+    parser.section = "data" if takes_keys is True else takes_keys
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
+
+
+def _refuse_keys(verb: str, overrides: Iterable[str], section: str | Literal[False]) -> None:
+    """Refuse keys of a recipe that a verb doesn't take.
+
+    Raises:
+        UsageError: there is one that isn't in `section`.
+    """
+    for name in overrides:
+        if not (section and name.startswith(f"--{section}.")):
+            raise UsageError(
+                f"unknown option {name!r}",
+                why=f"`tunesmith {verb}` takes no keys of a recipe{f' but those of {section}' if section else ''}.",
+                fix=f"`tunesmith {verb} --help` lists its options.",
+            )
 
 
 def _split_overrides(words: list[str], top_keys: Sequence[str]) -> tuple[list[str], dict[str, str]]:

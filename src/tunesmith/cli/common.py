@@ -143,7 +143,7 @@ def recipe_from_file(path: str, overrides: dict[str, str]) -> Recipe:
         return load_recipe(file)
     load_recipe(file)  # errors of the file itself are told with their line
     values, _ = parse(file.read_text(encoding="utf-8"), path)
-    return build_recipe(_override(values, overrides), where="command line", folder=file.resolve().parent)
+    return build_recipe(override(values, overrides), where="command line", folder=file.resolve().parent)
 
 
 def recipe_from_options(arguments: argparse.Namespace) -> Recipe:
@@ -157,15 +157,22 @@ def recipe_from_options(arguments: argparse.Namespace) -> Recipe:
     if arguments.test:
         data["test"] = arguments.test
     values = {"model": arguments.model, "method": arguments.method, "data": data}
-    return build_recipe(_override(values, arguments.overrides), where="command line", folder=Path.cwd())
+    return build_recipe(override(values, arguments.overrides), where="command line", folder=Path.cwd())
 
 
-def _override(values: dict[str, Any], overrides: dict[str, str]) -> dict[str, Any]:
+def override(values: dict[str, Any], overrides: dict[str, str]) -> dict[str, Any]:
+    """A recipe's values with keys such as `--training.max_steps` replaced; their values are YAML.
+
+    Raises:
+        UsageError: a key would lie inside another one's value.
+    """
     for name, text in overrides.items():
         *path, last = name.removeprefix("--").split(".")
         section = values
         for part in path:
-            section = section.setdefault(part, {})
+            if section.get(part) is None:
+                section[part] = {}
+            section = section[part]
             if not isinstance(section, dict):
                 raise UsageError(
                     f"{name} can't be set.", why=f"{part} holds a value, not keys.", fix="Change it in the recipe."

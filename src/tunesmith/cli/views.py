@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..records import Check, Comparison, EvalReport, Manifest, Receipt, RunRecord
-from ..words import counted
+from ..records import Check, Manifest, Receipt, RunRecord
+from .evaluation_view import show_evaluation
 from .output import Output, safe
 
 
@@ -31,31 +31,6 @@ def show_run(output: Output, folder: Path, record: RunRecord) -> None:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def show_evaluation(output: Output, report: EvalReport) -> None:
-    """Tuned against base."""
-    output.table(
-        f"Tuned against base on {counted(report.rows, 'held-out row')} ({report.split})",
-        ("metric", "base", "tuned", "difference", "95% interval", "p"),
-        [_comparison(comparison) for comparison in report.comparisons],
-    )
-    if report.fixed or report.broken:
-        output.show(f"{counted(report.fixed, 'row')} fixed, {report.broken:,} broken.\n")
-
-
-def _comparison(item: Comparison) -> tuple[str, ...]:
-    interval = f"{_signed(item.interval.low)} to {_signed(item.interval.high)}" if item.interval else "-"
-    p_value = "-" if item.p_value is None else f"{item.p_value:.1e}" if item.p_value < 1e-3 else f"{item.p_value:.3f}"
-    return item.metric, _plain(item.base), _plain(item.tuned), _signed(item.difference), interval, p_value
-
-
-def _plain(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}" if abs(value) < 1000 else f"{value:+.3g}"
 
 
 def show_export(output: Output, manifest: Manifest) -> None:

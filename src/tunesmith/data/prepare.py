@@ -19,7 +19,7 @@ from ..words import counted
 from .convert import other_layouts, reader
 from .formats import Detection, detect, unusable
 from .paths import value_of
-from .rows import BadRowError, Place, Row, name_columns, name_places
+from .rows import COLUMNS, BadRowError, Place, Row, name_columns, name_places, without_columns
 from .shape import as_text
 from .sources import RawData, Spec, read
 from .turns import answers
@@ -65,6 +65,7 @@ def prepare(
     method: str = "sft",
     filter: dict[str, Wanted] | None = None,  # noqa: A002 - the recipe's word
     columns: bool = False,
+    beside: Sequence[str] | None = (),
     images: bool = False,
 ) -> Prepared:
     """Turn raw rows into the layout of TRL's that a method trains on, so that the loss falls on the answers.
@@ -85,6 +86,7 @@ def prepare(
         method: The method to train with.
         filter: Column -> the value that rows to train on have, or several.
         columns: Rows keep what other columns say, for reward functions: each row all columns, None where it has none.
+        beside: Columns that rows keep apart, under `COLUMNS`, for the evaluation; None: all.
         images: The model is shown the rows' images; their paths start where the file is.
 
     Raises:
@@ -100,7 +102,8 @@ def prepare(
     conversational = conversational if like is None else is_conversational(like.rows[0])
     places, left = _filtered(raw, kept)
     read_row = reader(detection, conversational=conversational, method=method)
-    rows, places, bad = _convert(places, left, _with_columns(read_row) if columns else read_row)
+    read_row = _with_columns(read_row) if columns else _with_columns_apart(read_row, beside)
+    rows, places, bad = _convert(places, left, read_row)
     rows = _filled(rows, like) if columns else rows
     bad = [*raw.refused, *bad]
     unparsed = raw.unparsed()
@@ -220,10 +223,25 @@ def _with_columns(read_row: Callable[[Row], Row]) -> Callable[[Row], Row]:
 
     def keeping(row: Row) -> Row:
         converted = read_row(row)
-        own = {name: value for name, value in row.items() if name not in _TAKEN}
-        return {**json.loads(json.dumps(own, default=str)), **converted}
+        return {**_as_json({name: value for name, value in row.items() if name not in _TAKEN}), **converted}
 
     return keeping
+
+
+def _with_columns_apart(read_row: Callable[[Row], Row], names: Sequence[str] | None) -> Callable[[Row], Row]:
+    """Also keeps some of the raw row's columns, all of them where `names` is None, apart from what is trained on."""
+
+    def keeping(row: Row) -> Row:
+        own = row if names is None else {name: value_of(row, name) for name in names}
+        there = {name: value for name, value in own.items() if value is not None}
+        return {**read_row(row), **({COLUMNS: _as_json(there)} if there else {})}
+
+    return keeping
+
+
+def _as_json(columns: Row) -> Row:
+    held: Row = json.loads(json.dumps(columns, default=str))
+    return held
 
 
 def _filled(rows: list[Row], like: Prepared | None) -> list[Row]:
@@ -339,7 +357,7 @@ def count_duplicates(rows: Iterable[Row]) -> int:
     seen: set[bytes] = set()
     count = 0
     for row in rows:
-        text = json.dumps(row, sort_keys=True, ensure_ascii=False)
+        text = json.dumps(without_columns(row), sort_keys=True, ensure_ascii=False)
         digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
         count += digest in seen
         seen.add(digest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 Row = dict[str, Any]
 Place = int | str
@@ -12,6 +12,15 @@ Place = int | str
 
 _SHOWN = 5
 _NAMED = 20
+
+
+COLUMNS: Final = "__columns__"
+"""Where a prepared row keeps columns of the raw one that aren't trained on: the evaluation reads them, no trainer."""
+
+
+def without_columns(row: Row) -> Row:
+    """A prepared row as a trainer gets it."""
+    return {name: value for name, value in row.items() if name != COLUMNS}
 
 
 class Numbered(NamedTuple):

@@ -1,50 +1,28 @@
-"""What a model answers, and what that is worth: exact match, and the recipe's rewards."""
+"""What a model answers, and what that is worth: exact match, the recipe's scores and its rewards."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import math
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Container, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Final
 
+from ..data.asked import MOST_OPTIONS
 from ..progress import Progress
 from ..records import ChangedRow, Comparison, Finding
-from ..rewards import Called, columns_of, outside_trainer
-from ..rules import finding
-from .comparisons import compare_means, compare_shares
-from .findings import broken, on_answers
-from .measure import Answer, greedy_answers
-from .outcome import Arm, Outcome, changed_row
+from ..rewards import columns_of
+from .comparisons import compare_shares
+from .corpus import MacroF1, compare_corpus
+from .findings import on_answers
+from .looks import looks, on_looks
+from .measure import Answer
+from .outcome import Arm, Looks, Outcome, changed_row
+from .rewarded import Weighted, compare_rewards
 from .rows import Question, Row
+from .scores import Score, Values, versions
+from .subject import Drawing, Subject, unanswered
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class Weighted:
-    """A reward, and what its values are multiplied by in the sum."""
-
-    function: Called
-    weight: float = 1.0
-
-    @property
-    def name(self) -> str:
-        """As the trainer's metrics have it."""
-        return self.function.__name__
-
-    def __call__(self, **given: Any) -> list[float]:
-        """A value for each completion, called as a trainer would; NaN: no opinion."""
-        values: Any = self.function(**given, **outside_trainer())
-        if inspect.isawaitable(values):
-            values = asyncio.run(_awaited(values))
-        return [math.nan if value is None else value for value in values]
-
-
-async def _awaited(values: Awaitable[Any]) -> Any:
-    return await values
+_PER_LABEL: Final = 5
+"""Answers to a label, on average, from which on answers are taken for labels."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +32,38 @@ class Asked:
     question: Question
     row: Row
 
+    @property
+    def expected(self) -> str:
+        """The right answer without blanks around it; empty where there is none."""
+        return (self.question.expected or "").strip()
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What rewards and scores are told of the row: its columns, with the right answer as its `reference`."""
+        known = {} if self.question.expected is None else {"reference": self.question.expected}
+        return {**known, **self.row.columns}
+
 
 @dataclass(frozen=True)
 class Answered:
-    """What one model answered: an answer per question, and per reward a value for each (NaN: no opinion)."""
+    """What one model answered, and per reward (NaN: no opinion) and per score what each answer is worth."""
 
     answers: list[Answer]
     rewards: list[list[float]] = field(default_factory=list)
+    scores: list[Values] = field(default_factory=list)
 
     @property
-    def stop_rate(self) -> float:
-        """Share of answers that ended by themselves."""
-        return sum(answer.stopped for answer in self.answers) / len(self.answers)
+    def looks(self) -> Looks:
+        """How the answers look, whatever they are worth."""
+        return looks(self.answers)
+
+    def only(self, places: Sequence[int]) -> Answered:
+        """The same of some of the answers."""
+        return Answered(
+            [self.answers[place] for place in places],
+            [[values[place] for place in places] for values in self.rewards],
+            [one if isinstance(one, Finding) else [one[place] for place in places] for one in self.scores],
+        )
 
 
 @dataclass(frozen=True)
@@ -74,112 +72,132 @@ class Answers:
 
     Attributes:
         asked: At least one question.
-        tokenizer: The model's.
         max_new_tokens: Tokens after which an answer is cut.
-        batch_size: Questions at once.
         split: Path of the rows.
         match: Compare with the expected answers, which every question then has.
         rewards: What answers are rewarded for.
+        scores: What they are scored by.
         answer_tokens: Mean length of the expected answers.
+        groups: By row, what it belongs to.
+        taught: The models that were taught to end their answers, so that it is told where they don't.
     """
 
     asked: Sequence[Asked]
-    tokenizer: PreTrainedTokenizerBase
     max_new_tokens: int
-    batch_size: int
     split: str
     match: bool
     rewards: Sequence[Weighted] = ()
+    scores: Sequence[Score] = ()
     answer_tokens: float = 0.0
+    groups: Mapping[int, Hashable] = field(default_factory=dict)
+    taught: Sequence[Arm] = ("tuned",)
+    needs_model: ClassVar[bool] = False
 
-    def take(self, arm: Arm, model: PreTrainedModel, progress: Progress) -> Answered:
-        """Ask the model everything, and reward what it says."""
-        answers = greedy_answers(
-            model,
-            self.tokenizer,
-            [one.question for one in self.asked],
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
-            label=f"{arm}: answers",
-            progress=progress,
+    def take(self, subject: Subject, progress: Progress) -> Answered:
+        """Ask the model everything, and say what its answers are worth."""
+        answers = subject.answers([one.question for one in self.asked], Drawing(self.max_new_tokens), progress)
+        given = self._given(answers)
+        return Answered(
+            answers, [reward(**given) for reward in self.rewards], [score.take(given) for score in self.scores]
         )
-        return Answered(answers, [self._rewarded(reward, answers) for reward in self.rewards])
+
+    def without(self, rows: Container[int], taken: Answered) -> tuple[Answers, Answered] | None:
+        """See Divisible."""
+        places = [place for place, one in enumerate(self.asked) if one.row.number not in rows]
+        left = replace(self, asked=[self.asked[place] for place in places])
+        return (left, taken.only(places)) if places else None
 
     def compare(self, base: Answered, tuned: Answered) -> Outcome:
-        """Exact match and rewards, as far as they are asked for."""
-        right = [self._right(measured) for measured in (base, tuned)]
-        match = compare_shares("exact_match", *right) if self.match else None
-        rewarded, found = self._compare_rewards(base, tuned)
-        found += on_answers(match, self.answer_tokens, self.split, stop_rate=tuned.stop_rate, limit=self.max_new_tokens)
+        """Rewards, scores and exact match, as far as they are asked for, of the questions that both models answered."""
+        silent = [*unanswered("base", base.answers, self.split), *unanswered("tuned", tuned.answers, self.split)]
+        pairs = zip(base.answers, tuned.answers, strict=True)
+        places = [place for place, pair in enumerate(pairs) if not any(answer.refused for answer in pair)]
+        if not places:
+            return Outcome(findings=silent)
+        both = replace(self, asked=[self.asked[place] for place in places])
+        outcome = both._compare(base.only(places), tuned.only(places))
+        return replace(outcome, findings=[*outcome.findings, *silent])
+
+    def _compare(self, base: Answered, tuned: Answered) -> Outcome:
+        before, after = base.looks, tuned.looks
+        right = self._right(base), self._right(tuned)
+        match = compare_shares("exact_match", *right, self._groups) if self.match else None
+        rewarded, found = compare_rewards(self.rewards, base.rewards, tuned.rewards, self._groups, self.split)
+        scored, failed = self._compare_scores(base, tuned)
+        found += [*failed, *on_looks(before, after, self.split)]
+        rates: dict[Arm, float] = {"base": before.stop_rate, "tuned": after.stop_rate}
+        rates = {arm: rate for arm, rate in rates.items() if arm in self.taught}
+        found += on_answers(match, self.answer_tokens, self.split, stop_rates=rates, limit=self.max_new_tokens)
+        matched = [*([match] if match else []), *self._compare_labels(base, tuned)]
         return Outcome(
-            comparisons=[*rewarded, *([match] if match else [])],
+            comparisons=[*rewarded, *scored, *matched],
             findings=found,
-            changed=self._changed(base, tuned, *right) if self.match else [],
-            stop_rates=(base.stop_rate, tuned.stop_rate),
+            changed=self._changed(base, tuned),
+            sides=(before, after),
+            versions=versions(self.scores),
         )
 
-    def _rewarded(self, reward: Weighted, answers: Sequence[Answer]) -> list[float]:
-        """The reward's values, given all answers at once with the columns of their rows."""
-        rows = [one.row.content for one in self.asked]
-        chat = not isinstance(rows[0]["prompt"], str)
-        return reward(
-            prompts=[row["prompt"] for row in rows],
-            completions=[
+    def _given(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        """What a trainer would pass to a reward: all answers at once, with the columns of their rows."""
+        turns = [one.question.turns for one in self.asked]
+        chat = not isinstance(turns[0], str)
+        return {
+            "prompts": turns,
+            "completions": [
                 [{"role": "assistant", "content": answer.text}] if chat else answer.text for answer in answers
             ],
-            completion_ids=[answer.ids for answer in answers],
-            **columns_of(rows),
-        )
+            "completion_ids": [answer.ids for answer in answers],
+            **columns_of([one.columns for one in self.asked]),
+        }
 
-    def _compare_rewards(self, base: Answered, tuned: Answered) -> tuple[list[Comparison], list[Finding]]:
-        """The weighted sum of the rewards, as the trainer learns from it; then each, where there are several."""
-        if not self.rewards:
-            return [], []
-        before, after = self._sums(base), self._sums(tuned)
-        if found := broken("reward", self.split, before, after):
-            return [], found
-        if len({*before, *after}) == 1:
-            found = [finding("E010", self.split, count=len(before), value=before[0])]
-        compared = [compare_means("reward", before, after)]
-        if len(self.rewards) > 1:
-            for reward, old, new in zip(self.rewards, base.rewards, tuned.rewards, strict=True):
-                compared += _compare_opinions(f"reward: {reward.name}", old, new)
-        return compared, found
+    @property
+    def _groups(self) -> list[Hashable] | None:
+        return [self.groups[one.row.number] for one in self.asked] if self.groups else None
 
-    def _sums(self, measured: Answered) -> list[float]:
-        """Per answer, the sum of weight times value; no opinion counts as 0, as in TRL."""
-        weights = [reward.weight for reward in self.rewards]
-        return [
-            sum(weight * value for weight, value in zip(weights, values, strict=True) if not math.isnan(value))
-            for values in zip(*measured.rewards, strict=True)
+    def _compare_scores(self, base: Answered, tuned: Answered) -> tuple[list[Comparison], list[Finding]]:
+        taken = zip(self.scores, base.scores, tuned.scores, strict=True)
+        told = [score.compare(before, after, self._groups, self.split) for score, before, after in taken]
+        return [one for comparisons, _ in told for one in comparisons], [one for _, found in told for one in found]
+
+    def _compare_labels(self, base: Answered, tuned: Answered) -> list[Comparison]:
+        """Macro-F1, where the expected answers are a few labels, each of several rows."""
+        labels = list(dict.fromkeys(one.expected for one in self.asked))
+        if not self.match or not 2 <= len(labels) <= min(MOST_OPTIONS, len(self.asked) / _PER_LABEL):
+            return []
+        macro = MacroF1(labels)
+
+        def counts(taken: Answered) -> list[list[float]]:
+            pairs = zip(taken.answers, self.asked, strict=True)
+            return [macro.counts(answer.text.strip(), one.expected) for answer, one in pairs]
+
+        return [compare_corpus("macro_f1", counts(base), counts(tuned), macro.total, self._groups)]
+
+    def _right(self, taken: Answered) -> list[bool]:
+        pairs = zip(taken.answers, self.asked, strict=True)
+        return [answer.text.strip() == one.expected for answer, one in pairs]
+
+    def _worth(self, taken: Answered) -> list[float | None]:
+        """What each answer is worth: by the first score, or by being right; nothing where neither is known."""
+        if self.scores:
+            return self.scores[0].worth(taken.scores[0])
+        return list(map(float, self._right(taken))) if self.match else []
+
+    def _changed(self, base: Answered, tuned: Answered) -> list[ChangedRow]:
+        """Rows whose answers are worth more or less than they were, the most changed ones first."""
+        worth = self._worth(base), self._worth(tuned)
+        graded = not {*worth[0], *worth[1]} <= {0.0, 1.0, None}
+        rows = zip(self.asked, base.answers, tuned.answers, *worth, strict=False)
+        found = [
+            (abs(new - old), self._row(one, (said, now), (old, new), graded=graded))
+            for one, said, now, old, new in rows
+            if old is not None and new is not None and old != new
         ]
+        return [row for _, row in sorted(found, key=lambda pair: -pair[0])]
 
-    def _right(self, measured: Answered) -> list[bool]:
-        pairs = zip(measured.answers, self.asked, strict=True)
-        return [answer.text.strip() == (one.question.expected or "").strip() for answer, one in pairs]
-
-    def _changed(
-        self, base: Answered, tuned: Answered, base_right: list[bool], tuned_right: list[bool]
-    ) -> list[ChangedRow]:
-        rows = zip(self.asked, base.answers, tuned.answers, base_right, tuned_right, strict=True)
-        return [
-            changed_row(
-                one.question.row,
-                one.question.prompt,
-                one.question.expected or "",
-                before.text.strip(),
-                after.text.strip(),
-                fixed=after_right,
-            )
-            for one, before, after, before_right, after_right in rows
-            if before_right != after_right
-        ]
-
-
-def _compare_opinions(metric: str, base: Sequence[float], tuned: Sequence[float]) -> list[Comparison]:
-    """The means of a reward over the rows of which it has an opinion under both models."""
-    both = [pair for pair in zip(base, tuned, strict=True) if not any(map(math.isnan, pair))]
-    if not both:
-        return []
-    before, after = zip(*both, strict=True)
-    return [compare_means(metric, before, after)]
+    def _row(
+        self, one: Asked, answers: tuple[Answer, Answer], worth: tuple[float, float], *, graded: bool
+    ) -> ChangedRow:
+        base, tuned = (answer.text.strip() for answer in answers)
+        texts = (one.question.prompt, one.question.expected or "", base, tuned)
+        row = changed_row(one.row.number, *texts, fixed=worth[1] > worth[0])
+        return row.model_copy(update={"scores": worth if graded else None})

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from ..records import Comparison, EvalReport, Finding
 from ..rules import finding
+from .families import hypothesis
+from .outcome import Arm
 from .statistics import ROWS_NEEDED
+from .verdict import too_few
 
 LONG_ANSWER = 64
 """Tokens above which word-for-word equality is not to be expected of open answers."""
 HARDLY_EVER = 0.05
 """Exact match below which it tells nothing, and share of unstopped answers that is worth a finding."""
 PRIMARY: Final[Mapping[str, Sequence[str]]] = {
-    "sft": ("exact_match", "loss"),
-    "clm": ("perplexity", "loss"),
-    "dpo": ("reward_accuracy", "reward_margin", "exact_match"),
+    "sft": ("exact_match", "loss", "bits_per_byte"),
+    "clm": ("perplexity", "loss", "bits_per_byte"),
+    "dpo": ("reward_accuracy", "reward_margin", "preference_accuracy", "exact_match"),
     "kto": ("reward_margin", "exact_match"),
     "reward": ("preference_accuracy",),
     "grpo": ("reward", "exact_match"),
@@ -32,16 +35,19 @@ def exact_match_informs(comparisons: Sequence[Comparison], answer_tokens: float)
     return match is not None and (answer_tokens <= LONG_ANSWER or max(match.base, match.tuned) >= HARDLY_EVER)
 
 
-def primary(method: str, comparisons: Sequence[Comparison], answer_tokens: float) -> str | None:
-    """The metric the verdict rests on: the method's own; exact match only where it informs, or nothing else is there.
+def primary(
+    method: str, comparisons: Sequence[Comparison], answer_tokens: float, named: Sequence[str] = ()
+) -> str | None:
+    """The metric the verdict rests on: the first that was taken of those that the recipe names, else the method's own.
 
-    `answer_tokens` is the mean length of the expected answers.
+    Exact match is it only where it informs, or nothing else is there. `answer_tokens` is the mean length of the
+    expected answers.
     """
     metrics = by_metric(comparisons)
     order = list(PRIMARY[method])
     if not exact_match_informs(comparisons, answer_tokens):
         order.sort(key=lambda metric: metric == "exact_match")
-    return next((metric for metric in order if metric in metrics), None)
+    return next((metric for metric in (*named, *order) if metric in metrics), None)
 
 
 def by_metric(comparisons: Sequence[Comparison]) -> dict[str, Comparison]:
@@ -61,31 +67,61 @@ def broken(measure: str, split: str, base: Sequence[float], tuned: Sequence[floa
     ]
 
 
-def left_out(split: str, count: int, total: int, max_length: int | None) -> list[Finding]:
-    """E011 where rows couldn't be measured."""
-    return [finding("E011", split, count=count, total=total, limit=max_length)] if count else []
+def left_out(split: str, count: int, total: int, limit: str) -> list[Finding]:
+    """E011 where rows couldn't be measured; `limit` is what they don't fit into."""
+    return [finding("E011", split, count=count, total=total, limit=limit)] if count else []
 
 
-def judge(report: EvalReport) -> list[Finding]:
-    """The verdict on a report's primary metric, and whether it can be trusted: E001, E002, E003, E014."""
+def judge(report: EvalReport, *, missed: bool = False) -> list[Finding]:
+    """The verdict on a report's primary metric, and on what got worse beside it: E001, E002, E003, E014.
+
+    `missed`: so few rows may not show a difference that matters.
+    """
     if report.rows < ROWS_NEEDED:
         return [finding("E001", report.split, rows=report.rows)]
-    metrics = by_metric(report.comparisons)
-    judged = metrics.get(report.primary or "")
-    if judged is None:
+    judged = report.judged
+    if judged is None or any(found.code == "E033" for found in report.findings):
         return []
-    if not (judged.significant and improved(judged)):
-        code = "E003" if judged.significant else "E002"
-        return [finding(code, report.split, metric=judged.metric, base=judged.base, tuned=judged.tuned)]
-    match = metrics.get("exact_match")
-    if match is None or not match.significant or improved(match):
-        return []
-    return [finding("E014", report.split, metric=judged.metric, base=match.base, tuned=match.tuned)]
+    if too_few(judged):
+        return [finding("E001", report.split, rows=judged.rows)]
+    better = judged.significant and improved(judged)
+    told = (*report.of("task"), judged)
+    # One value in several units is told once.
+    worse = {hypothesis(one.suite, one.metric): one for one in told if worsened(one)}
+    found = [] if better or worsened(judged) else [_no_better(report, judged, worse=bool(worse), missed=missed)]
+    code = "E014" if better else "E003"
+    for one in worse.values():
+        values: dict[str, Any] = {"metric": one.metric, "base": one.base, "tuned": one.tuned}
+        found.append(finding(code, report.split, risen=judged.metric, **values))
+    return found
+
+
+def _no_better(report: EvalReport, judged: Comparison, *, worse: bool, missed: bool) -> Finding:
+    remedy = "Look at the changed rows; "
+    if report.tuned and report.tuned.empty == 1:
+        remedy += "see first to why all answers of the tuned model are empty"
+    elif worse:
+        remedy += "see first to what got worse (E003)"
+    elif missed:
+        remedy += "hold out more rows first, as these may not show a difference that matters (E036)"
+    else:
+        remedy += "train longer, on more or cleaner data, or with a higher learning rate"
+    return finding("E002", report.split, metric=judged.metric, base=judged.base, tuned=judged.tuned, remedy=remedy)
+
+
+def silent(report: EvalReport) -> list[Finding]:
+    """E058 for each model behind a server that said nothing to any question."""
+    sides = {"base": report.base, "tuned": report.tuned}
+    return [
+        finding("E058", report.split, arm=arm, count=side.answers)
+        for arm, side in sides.items()
+        if side and side.kind == "endpoint" and side.empty == 1
+    ]
 
 
 def improved(comparison: Comparison) -> bool:
     """Whether tuned is on the better side of base, however little."""
-    return comparison.difference > 0 if comparison.better == "higher" else comparison.difference < 0
+    return comparison.gain(comparison.difference) > 0
 
 
 def worsened(comparison: Comparison) -> bool:
@@ -94,7 +130,7 @@ def worsened(comparison: Comparison) -> bool:
 
 
 def on_answers(
-    match: Comparison | None, answer_tokens: float, split: str, *, stop_rate: float, limit: int
+    match: Comparison | None, answer_tokens: float, split: str, *, stop_rates: Mapping[Arm, float], limit: int
 ) -> list[Finding]:
     """E004 and E006: answers that don't stop, and answers that exact match says little of.
 
@@ -102,12 +138,14 @@ def on_answers(
         match: The comparison by exact match, where it was asked for.
         answer_tokens: Mean length of the expected answers.
         split: Path of the rows.
-        stop_rate: Share of the tuned model's answers that ended by themselves.
+        stop_rates: Share of the answers that ended by themselves, of each model that was taught to end them.
         limit: Tokens after which an answer was cut.
     """
-    found = []
-    if 1 - stop_rate > HARDLY_EVER:
-        found.append(finding("E004", split, percent=100 * (1 - stop_rate), limit=limit))
+    found = [
+        finding("E004", split, arm=arm, percent=100 * (1 - rate), limit=limit)
+        for arm, rate in stop_rates.items()
+        if 1 - rate > HARDLY_EVER
+    ]
     if match is not None and not exact_match_informs([match], answer_tokens):
         found.append(finding("E006", split, tokens=round(answer_tokens)))
     return found

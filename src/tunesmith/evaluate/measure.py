@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..models.generate import greedy, pad_id, stop_ids
+from ..models.generate import greedy, pad_id, sampled, stop_ids
 from ..progress import Progress
-from .rows import Encoded, Question
+from .rows import Encoded, Question, encode_question
 
 if TYPE_CHECKING:
     import torch
@@ -18,15 +19,25 @@ if TYPE_CHECKING:
 
 LOGITS_BUDGET = 1 << 28
 """Logits of one batch, at most, in numbers (1 GiB as float32)."""
+PROMPT_BUDGET = 1 << 14
+"""Tokens of the questions of one batch, at most, padding included: bounds the memory, and is no slower."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's greedy answer: its text, whether it ended by itself, and its tokens with the one that ended it."""
+    """A model's answer.
+
+    Attributes:
+        text: What it says.
+        stopped: Whether it ended by itself.
+        ids: Its tokens with the one that ended it; of a server's answer those that its text has.
+        refused: Why a server gave none; then the text is empty.
+    """
 
     text: str
     stopped: bool
     ids: list[int]
+    refused: str = ""
 
 
 def row_losses(
@@ -39,29 +50,50 @@ def row_losses(
     """
     vocabulary = model.get_input_embeddings().weight.shape[0]
     losses = [0.0] * len(rows)
+    groups = _alike(rows)
     done = 0
-    for batch in _by_length([len(row.ids) for row in rows], batch_size, LOGITS_BUDGET // vocabulary):
-        for index, loss in zip(batch, _batch_losses(model, [rows[index] for index in batch]), strict=True):
-            losses[index] = loss
-        done += len(batch)
+    for batch in _by_length([len(rows[group[0]].ids) for group in groups], batch_size, LOGITS_BUDGET // vocabulary):
+        chosen = [groups[place] for place in batch]
+        for group, found in zip(
+            chosen, _batch_losses(model, [[rows[i] for i in group] for group in chosen]), strict=True
+        ):
+            for index, loss in zip(group, found, strict=True):
+                losses[index] = loss
+            done += len(group)
         progress(label, done, len(rows))
     return losses
 
 
-def _batch_losses(model: PreTrainedModel, rows: list[Encoded]) -> list[float]:
+def _alike(rows: Sequence[Encoded]) -> list[list[int]]:
+    """Indices of rows that one pass serves: those that differ in their last token at most, and train it alone.
+
+    So are the options of a question where each is a single token.
+    """
+    groups: dict[Any, list[int]] = {}
+    for index, row in enumerate(rows):
+        single = row.positions == [len(row.ids) - 1]
+        groups.setdefault(tuple(row.ids[:-1]) if single else index, []).append(index)
+    return list(groups.values())
+
+
+def _batch_losses(model: PreTrainedModel, groups: list[list[Encoded]]) -> list[list[float]]:
+    """The losses of groups of rows that differ in their last token at most."""
     import torch
     from torch.nn.functional import cross_entropy
 
-    ids, mask = _pad([row.ids for row in rows], 0, left=False, device=model.device)
+    firsts = [group[0] for group in groups]
+    ids, mask = _pad([row.ids for row in firsts], 0, left=False, device=model.device)
     # The logits at a position predict the token after it.
-    predicting = torch.tensor(sorted({position - 1 for row in rows for position in row.positions}), device=ids.device)
+    predicting = torch.tensor(sorted({position - 1 for row in firsts for position in row.positions}), device=ids.device)
     with torch.inference_mode():
         logits = _logits(model, ids, mask, predicting)
         losses = []
-        for row, own, row_logits in zip(rows, ids, logits, strict=True):
-            positions = torch.tensor(row.positions, device=ids.device)
-            wanted = row_logits[torch.searchsorted(predicting, positions - 1)].float()
-            losses.append(float(cross_entropy(wanted, own[positions], reduction="sum")))
+        for group, row_logits in zip(groups, logits, strict=True):
+            positions = group[0].positions
+            places = torch.searchsorted(predicting, torch.tensor(positions, device=ids.device) - 1)
+            wanted = row_logits[places].float()
+            tokens = torch.tensor([[row.ids[position] for position in positions] for row in group], device=ids.device)
+            losses.append([float(cross_entropy(wanted, own, reduction="sum")) for own in tokens])
     return losses
 
 
@@ -111,7 +143,7 @@ def sequence_scores(
     return scores
 
 
-def greedy_answers(
+def answers_of(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[Question],
@@ -120,21 +152,56 @@ def greedy_answers(
     batch_size: int,
     label: str,
     progress: Progress,
+    temperature: float = 0.0,
+    seeds: Sequence[int] = (),
 ) -> list[Answer]:
-    """The model's most likely continuation of each question, token by token, in the order of `questions`."""
+    """The model's continuation of each question, in the order of `questions`.
+
+    It is the most likely one, token by token; at a temperature above 0 it is drawn by the question's own seed. An
+    answer ends where the model's context does, and a question that fills it has none.
+    """
     stops = stop_ids(model, tokenizer)
     pad = pad_id(tokenizer, stops)
-    answers = [Answer("", False, [])] * len(questions)
+    asked = [encode_question(question, tokenizer) for question in questions]
+    context = context_of(model)
+    answers = [Answer("", False, [], f"its {len(ids)} tokens fill the context of {context}") for ids in asked]
     done = 0
-    for batch in _by_length([len(question.ids) for question in questions], batch_size):
-        ids, mask = _pad([questions[index].ids for index in batch], pad, left=True, device=model.device)
+    for batch, room in _batches([len(ids) for ids in asked], batch_size, max_new_tokens, context):
+        ids, mask = _pad([asked[index] for index in batch], pad, left=True, device=model.device)
         inputs = {"input_ids": ids, "attention_mask": mask}
-        output = greedy(model, inputs, max_new_tokens=max_new_tokens, stops=stops, pad=pad)
+        if temperature:
+            own = [seeds[index] for index in batch]
+            output = sampled(
+                model, inputs, max_new_tokens=room, stops=stops, pad=pad, temperature=temperature, seeds=own
+            )
+        else:
+            output = greedy(model, inputs, max_new_tokens=room, stops=stops, pad=pad)
         for index, new in zip(batch, output.tolist(), strict=True):
             answers[index] = _answer(tokenizer, new, stops)
         done += len(batch)
         progress(label, done, len(questions))
     return answers
+
+
+def _batches(
+    lengths: Sequence[int], batch_size: int, max_new_tokens: int, context: float
+) -> Iterator[tuple[list[int], int]]:
+    """Indices in batches, and the tokens that each may answer with; those that fill the context are in none.
+
+    A question after which the context has no room for a whole answer is asked alone, so that it takes none from others.
+    """
+    whole = [index for index, length in enumerate(lengths) if length + max_new_tokens <= context]
+    for batch in _by_length([lengths[index] for index in whole], batch_size, PROMPT_BUDGET):
+        yield [whole[place] for place in batch], max_new_tokens
+    for index, length in enumerate(lengths):
+        if length < context < length + max_new_tokens:
+            yield [index], int(context) - length
+
+
+def context_of(model: PreTrainedModel) -> float:
+    """Tokens that the model's positions go up to; infinite where nothing bounds them."""
+    bound = getattr(_whole(model).config.get_text_config(), "max_position_embeddings", None)
+    return bound if isinstance(bound, int) and bound > 0 else math.inf
 
 
 def _answer(tokenizer: PreTrainedTokenizerBase, new: list[int], stops: list[int]) -> Answer:

@@ -26,8 +26,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class Marked:
-    """An answer after its prompt, and whether it is desirable."""
+    """An answer after its prompt, and whether it is desirable; of which row."""
 
+    row: Row
     answer: Encoded
     desirable: bool
 
@@ -41,9 +42,20 @@ def encode_pairs(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, plan: 
 
 def encode_marked(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, plan: Plan) -> list[Marked]:
     """Marked answers as kto cuts and masks them; a pair gives two."""
-    dataset = _prepared(as_dataset([row.content for row in rows]), tokenizer, plan)
+    halves = [(row, half) for row in rows for half in _halves(row.content)]
+    dataset = as_dataset([half for _, half in halves]).add_column("row", range(len(halves)))
+    dataset = _prepared(dataset, tokenizer, plan)
     (answers,) = _sides(dataset, tokenizer, plan)
-    return [Marked(answer, bool(mark)) for answer, mark in zip(answers, dataset["label"], strict=True)]
+    marked = zip(dataset["row"], answers, dataset["label"], strict=True)
+    return [Marked(halves[index][0], answer, bool(mark)) for index, answer, mark in marked]
+
+
+def _halves(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """A marked answer as it is; of a pair both answers, marked, as TRL takes it apart."""
+    if "chosen" not in content:
+        return [content]
+    rest = {name: value for name, value in content.items() if name not in ("chosen", "rejected")}
+    return [{**rest, "completion": content[name], "label": name == "chosen"} for name in ("chosen", "rejected")]
 
 
 def _prepared(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, plan: Plan) -> Dataset:

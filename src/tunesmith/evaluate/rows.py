@@ -1,17 +1,22 @@
-"""Held-out rows as token ids: what the loss is taken on, and what a model is asked."""
+"""Held-out rows: as token ids that the loss is taken on, and as questions to a model."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.asked import asked, asks
+from ..data.paths import value_of
+from ..data.rows import COLUMNS, without_columns
+from ..data.shape import as_text as in_words
 from ..data.trl_preparation import as_dataset, prepare_dataset
 from ..errors import UsageError
 from ..files import sha256
+from ..recipe.evaluation import Evaluation
 from ..records import Plan, Split
 from ..rules import finding, refuse_errors
 
@@ -25,10 +30,36 @@ MASKED = -100
 
 @dataclass(frozen=True)
 class Row:
-    """A prepared row, and its number in its file, counted from 1."""
+    """A prepared row, and its number in its file, counted from 1.
+
+    Attributes:
+        columns: What the raw row says besides, as far as the run keeps it; of methods that reward answers, all.
+    """
 
     number: int
     content: dict[str, Any]
+    columns: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, number: int, line: str) -> Row:
+        """The row of a line of JSON."""
+        whole = json.loads(line)
+        return cls(number, without_columns(whole), whole.get(COLUMNS, whole))
+
+
+@dataclass(frozen=True)
+class Available:
+    """What an evaluation rests on.
+
+    Attributes:
+        held_out: Rows that the run holds out.
+        compared: Those of them that models are compared on.
+        groups: How many groups these belong to, where the recipe says by what.
+    """
+
+    held_out: int
+    compared: int
+    groups: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +77,23 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Question:
-    """What a model is asked for one row, and the answer expected, where there is one."""
+    """What a model is asked for one row, and the answer expected, where there is one.
+
+    Attributes:
+        row: Its number in its file, from 1; answers that are drawn at random are drawn anew for each number.
+        prompt: The question as text for people.
+        expected: The right answer.
+        turns: The question as the row has it: text, or messages.
+        tools: What the model may call, as JSON Schema.
+        template: What the chat template is told besides.
+    """
 
     row: int
     prompt: str
-    ids: list[int]
     expected: str | None
+    turns: str | list[dict[str, Any]]
+    tools: list[Any] | None = None
+    template: dict[str, Any] = field(default_factory=dict)
 
 
 def held_out(folder: Path, plan: Plan, limit: int | None) -> tuple[Split, list[Row]]:
@@ -72,57 +114,83 @@ def held_out(folder: Path, plan: Plan, limit: int | None) -> tuple[Split, list[R
     if not path.is_file() or sha256(path) != split.sha256:
         refuse_errors([finding("R003", split.path, path=split.path)])
     with path.open(encoding="utf-8") as file:
-        rows = [Row(number, json.loads(line)) for number, line in enumerate(file, start=1)]
+        rows = [Row.read(number, line) for number, line in enumerate(file, start=1)]
     limit = limit or DEFAULT_ROWS
     if len(rows) > limit:
         rows = sorted(random.Random(0).sample(rows, limit), key=lambda row: row.number)
     return split, rows
 
 
-def encode(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, plan: Plan) -> list[Encoded]:
-    """Rows as the trainer itself prepares them under the plan, one by one: masked and cut, never packed.
+def named_groups(rows: Sequence[Row], column: str) -> list[str | None]:
+    """Per row, what it says that it belongs to, if it says so."""
+    values = [value_of(row.columns, column) for row in rows]
+    return [None if value is None else in_words(value) for value in values]
 
-    Rows in which nothing is left to take a loss on are dropped.
+
+def groups_of(rows: Sequence[Row], column: str | None) -> dict[int, Hashable]:
+    """By row, what it belongs to; empty where rows don't belong together. A row without a group is its own."""
+    if column is None:
+        return {}
+    named = zip(rows, named_groups(rows, column), strict=True)
+    return {row.number: f"row {row.number}" if group is None else group for row, group in named}
+
+
+def available(folder: Path, plan: Plan, settings: Evaluation) -> Available:
+    """How many rows, and groups of rows, an evaluation has to compare on.
+
+    Raises:
+        FindingsError: the file isn't the one that was planned (R003).
     """
-    training = {**plan.training, "packing": False, "shuffle_dataset": False}
-    prepared = prepare_dataset(as_dataset([row.content for row in rows]), tokenizer, training)
-    encoded = [
-        Encoded(ids, [label != MASKED for label in labels])
-        for ids, labels in zip(prepared["input_ids"], prepared["labels"], strict=True)
-    ]
-    return [row for row in encoded if row.positions]
+    split = plan.test or plan.eval
+    if split is None or split.rows == 0:
+        return Available(0, 0)
+    _, rows = held_out(folder, plan, settings.rows)
+    groups = len({*groups_of(rows, settings.group).values()}) if settings.group else None
+    return Available(split.rows, len(rows), groups)
 
 
-def questions(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, **template: Any) -> list[Question]:
-    """What rows ask: a chat is cut before its last assistant turn, which is the answer expected.
+def encode(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, plan: Plan, **changes: Any) -> dict[int, Encoded]:
+    """Rows by their numbers, as the trainer itself prepares them under the plan: masked and cut, never packed.
 
-    Of two answers the chosen one is expected, of marked ones only a desirable one, and where a model is rewarded, the
-    reference. Rows of plain text ask nothing. `template` goes to the chat template.
+    Rows in which nothing is left to take a loss on are dropped. `changes` are other arguments of the trainer.
     """
-    return [_question(row, tokenizer, template) for row in rows if "prompt" in row.content or "text" not in row.content]
+    training = {**plan.training, "packing": False, "shuffle_dataset": False, **changes}
+    numbered = as_dataset([row.content for row in rows]).add_column("row", [row.number for row in rows])
+    prepared = prepare_dataset(numbered, tokenizer, training)
+    columns = (prepared[name] for name in ("row", "input_ids", "labels"))
+    encoded = {
+        number: Encoded(ids, [label != MASKED for label in labels])
+        for number, ids, labels in zip(*columns, strict=True)
+    }
+    return {number: row for number, row in encoded.items() if row.positions}
 
 
-def _question(row: Row, tokenizer: PreTrainedTokenizerBase, template: dict[str, Any]) -> Question:
-    content, expected = row.content, _expected(row.content)
-    turns = content.get("prompt")
-    if isinstance(turns, str):
-        return Question(row.number, turns, list(tokenizer(turns)["input_ids"]), expected)
-    if turns is None or isinstance(expected, list):
-        messages = content.get("messages") or turns + expected
-        last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
-        turns, expected = messages[:last], messages[last].get("content") or None
-    tools = json.loads(content["tools"]) if content.get("tools") else None
+def questions(rows: Sequence[Row], **template: Any) -> list[Question]:
+    """What rows ask, but for those of plain text; `template` goes to the chat template."""
+    return [_question(row, template) for row in rows if asks(row.content)]
+
+
+def encode_question(question: Question, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The token ids of a question as the tokenizer and its chat template have it, up to where an answer begins."""
+    if isinstance(question.turns, str):
+        return list(tokenizer(question.turns)["input_ids"])
     encoded = tokenizer.apply_chat_template(
-        turns, tools=tools, add_generation_prompt=True, tokenize=True, return_dict=True, **template
+        question.turns,
+        tools=question.tools,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        **question.template,
     )
-    return Question(row.number, as_text(turns), list(encoded["input_ids"]), expected)
+    return list(encoded["input_ids"])
 
 
-def _expected(content: dict[str, Any]) -> Any:
-    """The right answer in a row, as text or as messages; None where there is none, or several are right."""
-    answer = content.get("chosen", content.get("completion", content.get("reference")))
-    several = isinstance(answer, list) and not all(isinstance(part, dict) for part in answer)
-    return None if several or content.get("label") is False else answer
+def _question(row: Row, template: dict[str, Any]) -> Question:
+    turns, expected = asked(row.content)
+    if isinstance(turns, str):
+        return Question(row.number, turns, expected, turns)
+    tools = json.loads(row.content["tools"]) if row.content.get("tools") else None
+    return Question(row.number, as_text(turns), expected, turns, tools, template)
 
 
 def as_text(turns: str | list[dict[str, Any]]) -> str:

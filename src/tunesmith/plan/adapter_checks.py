@@ -61,10 +61,13 @@ _Clash = tuple[str, str, str]
 def _clashes(recipe: Recipe, plan: Plan) -> Iterator[_Clash]:
     adapter = recipe.adapter
     if adapter.mutates_base:
-        others = {"dora": adapter.dora, "tokens": bool(adapter.tokens), "kind qlora": adapter.kind == "qlora"}
-        for other in (name for name, given in others.items() if given):
-            problem = "the trained adapter can't be turned into one for the unchanged base"
-            yield f"init {adapter.init} with {other}", problem, "Leave `init` out, or the other"
+        setting = f"init {adapter.init} with"
+        problem = "the adapter is saved as one for the unchanged base, and that keeps LoRA's two matrices alone"
+        for other in (name for name, given in {"dora": adapter.dora, "tokens": adapter.tokens}.items() if given):
+            yield f"{setting} {other}", problem, f"Leave `init` out, or `{other}`"
+        if adapter.kind == "qlora":
+            problem = "it changes the base's weights, which are in 4 bits here"
+            yield f"{setting} kind qlora", problem, "Leave `init` out, or take `kind: lora`"
     if adapter.tokens and adapter.kind not in ("none", *LOW_RANK):
         setting = f"tokens with kind {adapter.kind}"
         yield setting, "PEFT trains no embeddings beside it", "Take `kind: lora`, or leave `tokens` out"

@@ -25,6 +25,7 @@ from .remote import is_remote
 from .resolve import Resolved, resolve
 from .rewards import call_rewards, check_rewards
 from .rows import Rows, Tokenizer, gather_rows
+from .scores import check_evaluated, check_scores
 from .start import starting_model
 from .vocabulary import check_vocabulary
 
@@ -55,12 +56,12 @@ def make(
     """
     source = locate(recipe.model, recipe.revision, planning=not trains)
     facts = model_facts(source, planning=not trains)
-    unfit = check_rewards(recipe)
+    unfit = [*check_rewards(recipe), *check_scores(recipe.evaluation)]
     refuse_errors(unfit)
     tokenizer = _tokenizer(recipe, source, facts)
     facts = starting_model(recipe.adapter, facts, tokenizer)
     rows = gather_rows(recipe, tokenizer, facts.context, images=facts.vision)
-    rewarded = [*unfit, *call_rewards(recipe, rows.train)]
+    rewarded = [*unfit, *call_rewards(recipe, rows.train), *check_evaluated(recipe.evaluation, rows)]
     refuse_errors(rewarded)
     hardware, machine = _where(recipe, facts, rows, live=live)
     resolved = resolve(recipe, rows, facts, hardware, run=run, machine=machine)

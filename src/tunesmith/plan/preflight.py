@@ -11,7 +11,9 @@ from ..recipe.schema import Recipe
 from ..records import Finding, Plan, Severity
 from ..rules import finding
 from .adapter_checks import check_adapter
+from .conversation_checks import check_conversations
 from .environment import check_versions
+from .evaluation_checks import check_evaluation
 from .fast import check_fast
 from .fit import need
 from .method_checks import check_method
@@ -24,6 +26,10 @@ from .settings_checks import check_settings
 from .sizing import devices_of
 from .watching import check_watch
 
+_NO_PUSH: Final = (
+    "the recipe names the repository, and this version can't push yet",
+    "Leave it out, and upload RUN/export/merged with `hf upload`.",
+)
 # Arguments of TRL that the run folder, the plan or a later part of tunesmith owns: name -> (why, what to do).
 OWNED = {
     "output_dir": ("each run has a folder of its own", "Use the command's --output."),
@@ -48,8 +54,8 @@ OWNED = {
     "restore_callback_states_from_checkpoint": ("a resumed run decides by the log", "Leave it out."),
     "ignore_data_skip": ("a resumed run would train rows again", "Leave it out."),
     "save_only_model": ("a checkpoint without optimizer can't be resumed", "Leave it out."),
-    "push_to_hub": ("the recipe names the repository", "Set `hub: {repo: OWNER/NAME}` at the top of the recipe."),
-    "hub_model_id": ("the recipe names the repository", "Set `hub: {repo: OWNER/NAME}` at the top of the recipe."),
+    "push_to_hub": _NO_PUSH,
+    "hub_model_id": _NO_PUSH,
     "hub_token": ("secrets don't belong in a recipe", "Log in with `hf auth login`."),
     "deepspeed": ("the plan makes its configuration", "Use `launch: {sharding: zero2}` or zero3."),
     "fsdp": ("the plan makes its configuration", "Use `launch: {sharding: fsdp}`."),
@@ -96,6 +102,8 @@ def check_plan(plan: Plan, recipe: Recipe, owned: dict[str, Any], rows: Rows) ->
     yield from check_method(plan, rows, devices_of(recipe, plan.hardware))
     yield from check_refused(plan, recipe)
     yield from check_watch(plan, recipe)
+    yield from check_evaluation(recipe)
+    yield from _check_conversations(plan, recipe)
     yield from check_versions(plan.versions)
     for name in owned:
         reason, remedy = OWNED[name]
@@ -114,6 +122,12 @@ def check_plan(plan: Plan, recipe: Recipe, owned: dict[str, Any], rows: Rows) ->
     yield from _check_memory(plan)
     if rows.needs_template and not plan.model.has_template and not recipe.chat_template:
         yield finding("T005", "model", model=plan.model.name)
+
+
+def _check_conversations(plan: Plan, recipe: Recipe) -> Iterator[Finding]:
+    has_template = plan.model.has_template or recipe.chat_template is not None
+    here = not is_remote(recipe)
+    return check_conversations(recipe.evaluation, recipe.method, plan.model, has_template=has_template, here=here)
 
 
 def _not_built_yet(recipe: Recipe) -> Iterator[Finding]:

@@ -55,7 +55,7 @@ def missing_secret(recipe: Recipe, name: str, reason: str) -> Iterator[Finding]:
 def _without_effect(recipe: Recipe) -> Iterator[Finding]:
     given = [name for name in _REMOTE_KEYS if getattr(recipe.launch, name) not in (None, [])]
     for name in given:
-        remedy = "Leave it out, or set `launch: {on: hf-jobs}`"
+        remedy = "Leave it out: this version plans jobs and clouds (`launch: {on: hf-jobs}`), and doesn't run them"
         reason = "it counts for jobs and clouds, and the run is trained on this machine"
         yield finding("P027", f"launch.{name}", keys=f"launch.{name}", reason=reason, remedy=remedy)
 

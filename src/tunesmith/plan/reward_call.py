@@ -6,16 +6,14 @@ heavy, and writes what happened as JSON into the file ANSWER.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..recipe.rewards import Reward
-from ..rewards import RewardError, checked_numbers, load_reward, outside_trainer
+from ..rewards import RewardError, checked_numbers, load_reward, outside_trainer, settled
 
 
 def main() -> None:
@@ -41,19 +39,10 @@ def _call(reward: Reward, given: dict[str, Any]) -> list[float | None]:
     except ValueError:
         pass  # a built-in without a signature: the call will tell
     try:
-        rewards = _wait(function, given)
+        rewards = settled(function(**given))
     except BaseException as error:  # whatever the user's code raises
         raise RewardError("raised", _said(error)) from error
     return checked_numbers(rewards, len(given["completions"]))
-
-
-def _wait(function: Callable[..., Any], given: dict[str, Any]) -> Any:
-    rewards = function(**given)
-    return asyncio.run(_awaited(rewards)) if inspect.isawaitable(rewards) else rewards
-
-
-async def _awaited(rewards: Any) -> Any:
-    return await rewards
 
 
 def _said(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,20 @@ _ANY_ANSWER: Final = "This is an answer."
 Rows = Sequence[Mapping[str, Any]]
 
 
+@dataclass(frozen=True)
+class Rules:
+    """The rules that say what is wrong with a reward, or with a score of the evaluation, and what findings are on."""
+
+    where: str
+    unmade: str
+    fails: str
+    column: str
+    flat: str
+
+
+REWARDS: Final = Rules("rewards", unmade="P051", fails="P018", column="P052", flat="P019")
+
+
 def check_rewards(recipe: Recipe) -> list[Finding]:
     """P050, P051 and P053 for a method that learns from rewards, before rows are read; P027 for one that doesn't.
 
@@ -51,7 +66,7 @@ def check_rewards(recipe: Recipe) -> list[Finding]:
             "`rewards: [exact_match]` in the recipe; docs/rewards.md has them all"
         )
         return [finding("P050", "rewards", method=recipe.method, problem=problem, remedy=remedy)]
-    return [found for reward in recipe.rewards if (found := _unusable(reward))]
+    return [found for reward in recipe.rewards if (found := unusable(reward))]
 
 
 def _none_counts(rewards: Sequence[Reward]) -> str:
@@ -60,19 +75,19 @@ def _none_counts(rewards: Sequence[Reward]) -> str:
     return "" if any(reward.weight for reward in rewards) else "every one of them has the weight 0"
 
 
-def _unusable(reward: Reward) -> Finding | None:
+def unusable(reward: Reward, rules: Rules = REWARDS) -> Finding | None:
     """What is wrong with a reward in itself, whatever the rows are."""
     if reward.model is not None:
         problem = no_single_score(locate(reward.model, reward.revision, planning=True))
         remedy = "Train one with `method: reward` and name its run, or take a model with one label"
-        found = finding("P053", "rewards", model=reward.model, problem=problem, remedy=remedy)
+        found = finding("P053", rules.where, model=reward.model, problem=problem, remedy=remedy)
         return found if problem else None
     if is_function(reward.spelt):
         return None
     try:
         make_shipped(reward.spelt, reward.arguments)
     except UsageError as error:
-        return finding("P051", "rewards", problem=error.what, reason=error.why, remedy=error.fix)
+        return finding(rules.unmade, rules.where, problem=error.what, reason=error.why, remedy=error.fix)
     return None
 
 
@@ -84,41 +99,43 @@ def call_rewards(recipe: Recipe, rows: Rows) -> list[Finding]:
         rows: Its training rows, as the trainer gets them.
     """
     rewards = recipe.rewards if recipe.method in GENERATING else []
-    return [found for reward in rewards for found in _call(reward, rows)]
+    return [found for reward in rewards for found in call_reward(reward, rows)]
 
 
-def _call(reward: Reward, rows: Rows) -> list[Finding]:
+def call_reward(reward: Reward, rows: Rows, rules: Rules = REWARDS) -> list[Finding]:
+    """What is wrong with a reward on some rows, which have a prompt, plain or as messages, and their columns."""
     if reward.model is not None:
-        return _check_template(reward, rows)
+        return _check_template(reward, rows, rules)
     if is_function(reward.spelt):
-        return reward_dry_call(reward, rows)
-    return _call_shipped(reward.spelt, make_shipped(reward.spelt, reward.arguments), rows)
+        return reward_dry_call(reward, rows, rules=rules)
+    return _call_shipped(reward.spelt, make_shipped(reward.spelt, reward.arguments), rows, rules)
 
 
-def _check_template(reward: Reward, rows: Rows) -> list[Finding]:
+def _check_template(reward: Reward, rows: Rows, rules: Rules) -> list[Finding]:
     source = locate(str(reward.model), reward.revision, planning=True)
     if not _is_chat(rows) or model_facts(source, planning=True).has_template:
         return []
     problem = "its tokenizer has no chat template, and the prompts are conversations"
     remedy = "Take a reward model that was trained on conversations"
-    return [finding("P053", "rewards", model=reward.model, problem=problem, remedy=remedy)]
+    return [finding("P053", rules.where, model=reward.model, problem=problem, remedy=remedy)]
 
 
-def _call_shipped(name: str, shipped: Shipped, rows: Rows) -> list[Finding]:
+def _call_shipped(name: str, shipped: Shipped, rows: Rows, rules: Rules) -> list[Finding]:
     if shipped.column and all(row.get(shipped.column) is None for row in rows):
-        return [finding("P052", "rewards", reward=name, column=shipped.column)]
+        problem = "no row has a right answer"
+        return [finding(rules.column, rules.where, reward=name, column=shipped.column, problem=problem)]
     given, chat = _arguments(rows[:_PROMPTS])
     try:
         rewards = _some_opinion(checked_numbers(shipped(**given, **outside_trainer()), len(given["prompts"])))
     except Exception as error:  # what a library makes of a schema, say
         raised = RewardError("raised", f"{type(error).__name__}: {error}".splitlines()[0])
-        return [_failure(name, error if isinstance(error, RewardError) else raised, chat=chat)]
+        return [_failure(name, error if isinstance(error, RewardError) else raised, rules, chat=chat)]
     # Without a right answer in its own form, nothing says what a reward of form should give.
     tells = bool(shipped.column) and not getattr(shipped, "answer", None)
-    return _without_signal(name, rewards) if tells else []
+    return _without_signal(name, rewards, rules) if tells else []
 
 
-def reward_dry_call(reward: Reward, rows: Rows, *, seconds: float = _PATIENCE) -> list[Finding]:
+def reward_dry_call(reward: Reward, rows: Rows, *, seconds: float = _PATIENCE, rules: Rules = REWARDS) -> list[Finding]:
     """Call a function of the user's once, as GRPOTrainer calls it, on right and on empty answers to some of the rows.
 
     The user's code runs in a process of its own. Call this only for a function that the recipe names.
@@ -127,6 +144,7 @@ def reward_dry_call(reward: Reward, rows: Rows, *, seconds: float = _PATIENCE) -
         reward: The function, FILE.py:NAME, with its arguments.
         rows: Training rows with a prompt, plain or as messages.
         seconds: Time after which the function counts as hanging.
+        rules: What its findings are by; those below are for rewards.
 
     Returns:
         P018 where it fails, P019 where it tells no answer from another.
@@ -135,8 +153,8 @@ def reward_dry_call(reward: Reward, rows: Rows, *, seconds: float = _PATIENCE) -
     try:
         rewards = _some_opinion(_run(reward, given, seconds))
     except RewardError as error:
-        return [_failure(reward.spelt, error, chat=chat)]
-    return _without_signal(reward.spelt, rewards)
+        return [_failure(reward.spelt, error, rules, chat=chat)]
+    return _without_signal(reward.spelt, rewards, rules)
 
 
 def _some_opinion(rewards: list[float | None]) -> list[float | None]:
@@ -145,15 +163,15 @@ def _some_opinion(rewards: list[float | None]) -> list[float | None]:
     return rewards
 
 
-def _failure(reference: str, error: RewardError, *, chat: bool) -> Finding:
+def _failure(reference: str, error: RewardError, rules: Rules, *, chat: bool) -> Finding:
     problem, remedy = in_words(reference, error, chat=chat)
-    return finding("P018", "reward", function=reference, problem=problem, remedy=remedy)
+    return finding(rules.fails, rules.where, function=reference, problem=problem, remedy=remedy)
 
 
-def _without_signal(reference: str, rewards: Sequence[float | None]) -> list[Finding]:
+def _without_signal(reference: str, rewards: Sequence[float | None], rules: Rules) -> list[Finding]:
     values = set(rewards)
     if len(values) == 1 and len(rewards) > 1:
-        return [finding("P019", "reward", function=reference, value=values.pop())]
+        return [finding(rules.flat, rules.where, function=reference, value=values.pop())]
     return []
 
 

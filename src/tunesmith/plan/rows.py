@@ -14,11 +14,13 @@ from ..data.lengths import packed_lengths
 from ..data.prepare import Prepared, is_conversational, one_answer_a_row, prepare
 from ..data.refused import without_long_prompts, without_refused
 from ..data.rendered import rendered_findings
+from ..data.rows import without_columns
 from ..data.sources import read
 from ..data.split import held_out, split_findings
 from ..data.tokens import lengths_from, refusal_finding, refused_rows
 from ..models.estimated import EstimatedTokenizer
 from ..models.light import LightTokenizer
+from ..recipe.rewards import is_function
 from ..recipe.schema import Recipe, Source
 from ..records import Finding, LossOn, Split, TokenLengths, TrainedLayout
 from ..rules import FindingsError, finding, refuse_errors
@@ -123,6 +125,7 @@ def gather_rows(recipe: Recipe, tokenizer: Tokenizer, context: int | None = None
     findings = list(whole.prepared.findings)
     aside, tested = _set_aside(whole.rows, recipe)
     train, prompts, totals = whole.without(aside | tested)
+    train = [without_columns(row) for row in train]
     held = [whole.rows[index] for index in sorted(aside)]
     test = [whole.rows[index] for index in sorted(tested)]
     if isinstance(recipe.data.eval, str):
@@ -149,6 +152,15 @@ def gather_rows(recipe: Recipe, tokenizer: Tokenizer, context: int | None = None
         answer_tokens=_answer_tokens(train, tokenizer) if whole.prepared.layout == "prompt-only" else 0,
         findings=findings,
     )
+
+
+def evaluated_columns(recipe: Recipe) -> Sequence[str] | None:
+    """Columns that the evaluation reads beside what is trained on; None: all, as functions of the user's are given."""
+    settings = recipe.evaluation
+    if any(is_function(score.spelt) for score in settings.scores):
+        return None
+    references = ["reference"] if settings.scores else []
+    return [*(name for name in (settings.group, settings.choices) if name), *references]
 
 
 def _set_aside(rows: Sequence[Row], recipe: Recipe) -> tuple[set[int], set[int]]:
@@ -218,6 +230,7 @@ class _Reader:
             method=recipe.method,
             filter=recipe.data.filter,
             columns=recipe.method in GENERATING,
+            beside=evaluated_columns(recipe),
             images=self.images,
         )
         refuse_errors(prepared.findings)

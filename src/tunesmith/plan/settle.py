@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ..recipe.adapter import VIRTUAL
 from ..recipe.schema import Recipe
 from ..records import Hardware, ModelFacts
 from .advice import Advice, epochs_for, learning_rate_for, warm_up_for
@@ -178,7 +179,14 @@ def _intervals(choices: Choices, recipe: Recipe, steps: int, *, evaluates: bool)
     if evaluates:
         choices.choose("eval_steps", every, "with each checkpoint")
         if recipe.method not in GENERATING and strategy != "no":
-            choices.choose("eval_on_start", True, "what the untrained model does, to tell whether anything is learnt")
+            choices.choose("eval_on_start", True, f"{_untrained(recipe)}, to tell whether anything is learnt")
+
+
+def _untrained(recipe: Recipe) -> str:
+    """What is evaluated before the first step."""
+    if recipe.adapter.kind in VIRTUAL:
+        return "what the base does behind untrained virtual tokens"
+    return "what the earlier adapter does" if recipe.adapter.earlier == "continue" else "what the untrained model does"
 
 
 def _trackers(choices: Choices, run: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from ..recipe.guard import watched
 from ..recipe.schema import Recipe
 from ..records import Finding, Plan
 from ..rules import finding
@@ -47,8 +48,9 @@ def higher_is_better(method: str, metric: str) -> bool | None:
 
 
 def check_watch(plan: Plan, recipe: Recipe) -> Iterator[Finding]:
-    """P065 to P069."""
+    """P065 to P069; P027 for what is asked of the guard or the watch, and this run doesn't have."""
     yield from _callbacks(recipe)
+    yield from _idle(plan, recipe)
     watch, method = recipe.watch, recipe.method
     if watch.metric and higher_is_better(method, watch.metric) is None:
         known = list(_METRICS[method])
@@ -64,6 +66,18 @@ def check_watch(plan: Plan, recipe: Recipe) -> Iterator[Finding]:
     if recipe.data.test is None:
         yield finding("P067", f"watch.{key}", key=key, rows=plan.eval.rows)
     yield from _together(plan, key)
+
+
+def _idle(plan: Plan, recipe: Recipe) -> Iterator[Finding]:
+    rules = watched(recipe.method)
+    for code in recipe.guard.actions:
+        if code not in rules:
+            key, reason = f"guard.actions.{code}", f"{recipe.method} has no {code}"
+            yield finding("P027", key, keys=key, reason=reason, remedy=f"Leave it out: it has {', '.join(rules)}")
+    watch = recipe.watch
+    if "samples" in watch.model_fields_set and watch.samples and plan.processes.total > 1:
+        key, reason = "watch.samples", "sample answers are written where one process trains"
+        yield finding("P027", key, keys=key, reason=reason, remedy="Leave it out, or set `launch: {processes: 1}`")
 
 
 def _together(plan: Plan, key: str) -> Iterator[Finding]:

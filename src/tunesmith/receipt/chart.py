@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from ..records import Comparison, Event, Histogram
+from ..records import Comparison, Event, Histogram, units
 from ..words import counted
 
 WIDTH, HEIGHT = 460, 230
@@ -113,11 +113,16 @@ def _line(kind: str, placed: Sequence[tuple[float, float]], *, marked: bool) -> 
 
 
 def interval_bar(comparison: Comparison) -> Markup | None:
-    """The difference with its interval against zero, or None without an interval."""
+    """A line of a forest plot: the difference with its interval, right of zero where tuned is better.
+
+    A dashed tick is the loss that is accepted. The scale is the comparison's own. None without an interval.
+    """
     found = comparison.interval
     if found is None:
         return None
-    reach = max(abs(found.low), abs(found.high), abs(comparison.difference)) * 1.15 or 1.0
+    low, high = sorted((comparison.gain(found.low), comparison.gain(found.high)))
+    at, margin = comparison.gain(comparison.difference), -(comparison.margin or 0.0)
+    reach = max(abs(low), abs(high), abs(at), -margin) * 1.15 or 1.0
     width, height = 220, 34
 
     def x(value: float) -> float:
@@ -126,11 +131,17 @@ def interval_bar(comparison: Comparison) -> Markup | None:
     body = Markup(
         '<line class="grid" x1="0" x2="{width}" y1="12" y2="12"/>'
         '<line class="axis" x1="{zero}" x2="{zero}" y1="2" y2="22"/><text x="{zero}" y="32">0</text>'
+    ).format(width=width, zero=width // 2)
+    if margin:
+        body += Markup('<line class="limit" x1="{x}" x2="{x}" y1="2" y2="22"/>').format(x=x(margin))
+    body += Markup(
         '<path class="line train" d="M{low} 12H{high}M{low} 6V18M{high} 6V18"/>'
         '<circle class="dot train" cx="{at}" cy="12" r="4"/>'
-    ).format(width=width, zero=width // 2, low=x(found.low), high=x(found.high), at=x(comparison.difference))
-    ends = f"{found.low:.4g} to {found.high:.4g}"
-    return _svg(width, height, f"Difference {comparison.difference:.4g}, interval {ends}, against 0.", body, "bar")
+    ).format(low=x(low), high=x(high), at=x(at))
+    told = f"{units.metric(comparison)}: {units.change(comparison, comparison.difference)}"
+    accepted = f", accepted loss {units.change(comparison, comparison.gain(margin))}" if margin else ""
+    label = f"{told}, interval {units.interval(comparison)}, {units.outcome(comparison)}{accepted}."
+    return _svg(width, height, label, body, "bar")
 
 
 def _svg(width: int, height: int, label: str, body: Markup, name: str) -> Markup:

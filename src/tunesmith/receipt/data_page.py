@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from ..data.formats import fragment as in_recipe
-from ..records import DataReport, Packing, Quality, Verdict
+from ..records import DataReport, Packing, Quality, Verdict, units
 from ..words import counted
 from . import chart, text
 from .headline import Line
@@ -72,4 +72,4 @@ def figures(quality: Quality) -> list[tuple[str, str]]:
 def _figure(value: float | str | dict[str, int]) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {text.count(rows)}" for name, rows in value.items())
-    return value if isinstance(value, str) else text.count(value) if isinstance(value, int) else text.number(value, 3)
+    return value if isinstance(value, str) else text.count(value) if isinstance(value, int) else units.number(value, 3)

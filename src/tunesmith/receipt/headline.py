@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..records import Comparison, LabelAudit, Receipt
+from ..records import Comparison, EvalReport, LabelAudit, Receipt, units
 from ..words import counted
 from . import text
 
@@ -26,14 +26,6 @@ class Line:
         return {"good": "✓", "bad": "✗", "unsure": "!"}[self.tone]
 
 
-def primary(receipt: Receipt) -> Comparison | None:
-    """The comparison that the verdict rests on."""
-    evaluation = receipt.evaluation
-    if evaluation is None:
-        return None
-    return next((one for one in evaluation.comparisons if one.metric == evaluation.primary), None)
-
-
 def outcome(receipt: Receipt) -> Line:
     """Tuned against base, on the primary metric."""
     if receipt.evaluation is None:
@@ -41,26 +33,47 @@ def outcome(receipt: Receipt) -> Line:
             "No evaluation was run yet (tunesmith evaluate)." if receipt.plan.test else "No rows were held out (E008)."
         )
         return Line("unsure", "Not compared with its base", why)
-    comparison = primary(receipt)
-    if comparison is None:
+    return compared(receipt.evaluation)
+
+
+def compared(report: EvalReport) -> Line:
+    """What an evaluation shows: the primary metric first, then what was lost elsewhere."""
+    from ..evaluate.verdict import lost  # loads numpy, which a command's help doesn't need
+
+    judged = report.judged
+    if judged is None:
         return Line("bad", "Could not be compared with its base", "See the findings of the evaluation.")
-    rows = f"{text.metric(comparison)} on {comparison.rows:,} held-out rows"
-    detail = f"{rows}: {text.change(comparison, comparison.difference)}"
-    if comparison.interval is not None:
-        detail += f" ({comparison.interval.level:.0%} interval {text.interval(comparison)})"
-    if any(found.code == "E001" for found in receipt.evaluation.findings):
-        return Line("unsure", "Too few held-out rows to tell", detail)
-    if not comparison.significant:
-        return Line("unsure", "No significant difference from its base", detail)
-    improved = (comparison.difference > 0) == (comparison.better == "higher")
-    return Line("good", "Better than its base", detail) if improved else Line("bad", "Worse than its base", detail)
+    detail = f"{units.metric(judged)} on {judged.rows:,} held-out rows: {units.change(judged, judged.difference)}"
+    if judged.interval is not None:
+        detail += f" ({judged.interval.level:.0%} interval {units.interval(judged)})"
+    worse = lost(report, judged)
+    if worse:
+        detail += f"; worse at {', '.join(map(units.metric, worse))}"
+    return Line(*_verdict(report, judged, bool(worse)), detail)
+
+
+def _verdict(report: EvalReport, judged: Comparison, worse: bool) -> tuple[Tone, str]:
+    from ..evaluate.verdict import too_few
+
+    base = "the other run" if report.base and report.base.kind == "run" else "its base"
+    if too_few(judged):
+        return "unsure", f"Too few {'groups of' if judged.groups else 'held-out'} rows to tell"
+    if not judged.significant:
+        return "unsure", f"No significant difference from {base}"
+    if judged.gain(judged.difference) <= 0:
+        return "bad", f"Worse than {base}"
+    if worse:
+        return "bad", f"Better than {base}, but worse elsewhere"
+    if report.conclusion is not None and report.conclusion.met is False:
+        return "unsure", f"Better than {base}, but not as was asked"
+    return "good", f"Better than {base}"
 
 
 def training(receipt: Receipt) -> Line:
     """Whether the run came to its end."""
     run = receipt.run
     steps = f"{run.step:,} of {counted(run.steps, 'step')} in {text.duration(run.seconds)}"
-    loss = f", last training loss {text.number(run.loss)}" if run.loss is not None else ""
+    loss = f", last training loss {units.number(run.loss)}" if run.loss is not None else ""
     if run.status == "done":
         return Line("good", "Trained to the end", steps + loss)
     if run.status == "failed":

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
-from ..records import Comparison, CostEstimate, Range
-
-NONE = "\u2013"
+from ..records import CostEstimate, Range
+from ..records.units import NONE
 
 # Characters that a terminal or browser obeys rather than shows: controls, direction marks and overrides, separators,
 # zero-width and tag characters, lone surrogates. Joiners (U+200C, U+200D) stay: scripts and emoji are spelt with them.
@@ -40,18 +39,6 @@ def newlines(value: str) -> str:
 def count(value: int | float | None) -> str:
     """A whole number with separators."""
     return NONE if value is None else f"{value:,.0f}"
-
-
-def number(value: float | None, digits: int = 4, *, sign: str = "") -> str:
-    """A number to so many significant digits, large ones without an exponent; `sign` as in format specifications."""
-    if value is None:
-        return NONE
-    return f"{value:{sign},.0f}" if 10.0**digits <= abs(value) < 1e15 else f"{value:{sign}.{digits}g}"
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """A share of 1 as a percentage."""
-    return NONE if share is None else f"{100 * share:.{digits}f} %"
 
 
 def size(value: int | None) -> str:
@@ -95,54 +82,3 @@ def moment(value: str) -> str:
 def plain(value: Any) -> str:
     """Any value of a plan as text: strings as they are, all else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-_METRICS: Final = {
-    "exact_match": "exact match",
-    "loss": "held-out loss",
-    "chosen_loss": "loss of chosen answers",
-    "desirable_loss": "loss of desirable answers",
-    "preference_accuracy": "preference accuracy",
-    "reward_accuracy": "accuracy of implicit rewards",
-    "reward_margin": "margin of implicit rewards",
-    "score_margin": "margin of scores",
-    "reward": "mean reward",
-}
-_SHARES: Final = ("exact_match", "preference_accuracy", "reward_accuracy")
-
-
-def metric(comparison: Comparison) -> str:
-    """A comparison's metric in words."""
-    return _METRICS.get(comparison.metric, comparison.metric)
-
-
-def score(comparison: Comparison, value: float) -> str:
-    """A value of the comparison's metric, in its unit."""
-    if comparison.metric == "perplexity":
-        return f"{value:.3g}"
-    return percent(value) if comparison.metric in _SHARES else number(value)
-
-
-def change(comparison: Comparison, value: float) -> str:
-    """A difference in the comparison's metric, with its sign."""
-    if comparison.metric in _SHARES:
-        return f"{100 * value:+.1f} points"
-    if comparison.metric == "perplexity":
-        return f"{value:+.3g}"
-    return number(value, sign="+")
-
-
-def interval(comparison: Comparison) -> str:
-    """The comparison's confidence interval, or a dash."""
-    found = comparison.interval
-    if found is None:
-        return NONE
-    low, high = change(comparison, found.low).removesuffix(" points"), change(comparison, found.high)
-    return f"{low} to {high}"
-
-
-def p_value(value: float | None) -> str:
-    """A p-value, not more exact than anybody needs."""
-    if value is None:
-        return NONE
-    return "< 0.0001" if value < 0.0001 else f"{value:.2g}"

@@ -13,34 +13,45 @@ from .section import Section
 Action = Literal["warn", "stop", "rollback", "off"]
 
 
+_ALL: Final = ("sft", "clm", "dpo", "kto", "reward", "grpo", "rloo")
+_GENERATING: Final = ("grpo", "rloo")
+_LEARNING: Final = tuple(method for method in _ALL if method not in _GENERATING)
+
+
 class Response(NamedTuple):
-    """What the guard does about a rule unless the recipe says otherwise, and what it may do at all."""
+    """What the guard does about a rule unless the recipe says otherwise, what it may do, and in which methods."""
 
     action: Action
     may: tuple[Action, ...] = ("warn", "stop", "rollback", "off")
+    methods: tuple[str, ...] = _ALL
 
 
 _PLACE: Final[tuple[Action, ...]] = ("warn", "stop", "off")  # a lower rate helps neither time, money nor disk
 RESPONSES: Final = {
     "R001": Response("stop", ("stop", "rollback")),  # once NaN, weights stay NaN
-    "R009": Response("warn"),
-    "R010": Response("stop"),
+    "R009": Response("warn", methods=_LEARNING),
+    "R010": Response("stop", methods=_LEARNING),
     "R011": Response("stop", _PLACE),
     "R012": Response("stop", _PLACE),
     "R013": Response("warn", ("warn", "off")),  # known at the end only
-    "R014": Response("warn"),
-    "R015": Response("stop", _PLACE),
-    "R016": Response("warn", _PLACE),
-    "R017": Response("warn"),
-    "R018": Response("stop"),
-    "R019": Response("warn"),
-    "R020": Response("warn", _PLACE),
+    "R014": Response("warn", methods=_LEARNING),
+    "R015": Response("stop", _PLACE, _GENERATING),
+    "R016": Response("warn", _PLACE, _GENERATING),
+    "R017": Response("warn", methods=_GENERATING),
+    "R018": Response("stop", methods=_GENERATING),
+    "R019": Response("warn", methods=("dpo", "kto")),
+    "R020": Response("warn", _PLACE, ("dpo", "reward")),
     "R021": Response("warn", _PLACE),
     "R022": Response("stop", _PLACE),
     "R023": Response("stop", _PLACE),
     "R024": Response("stop", _PLACE),
 }
 """The rules that the guard holds a run against. It stops by itself where further steps would be worthless or lost."""
+
+
+def watched(method: str) -> list[str]:
+    """The rules that a method's runs are held against."""
+    return [code for code, response in RESPONSES.items() if method in response.methods]
 
 
 def _spelt(actions: Any) -> Any:

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import UsageError
 from ..rules import refuse_errors
+from .evaluation import Evaluation
 from .rewards import Reward, is_function
-from .schema import Recipe, Source, is_dataset_id
+from .schema import AFTER_TRAINING, Recipe, Source, is_dataset_id
 from .secrets import HIDDEN, written_tokens
 from .training import check_training
 
@@ -41,8 +42,8 @@ _ELSEWHERE = {
     "output_dir": "the command's --output",
     "reward_funcs": "rewards: [FILE.py:NAME]",
     "reward_fn": "rewards: [FILE.py:NAME]",
-    "hub_model_id": "hub: {repo: OWNER/NAME}",
-    "push_to_hub": "hub: {repo: OWNER/NAME}",
+    "hub_model_id": "hub: {repo: OWNER/NAME}, which isn't built yet",
+    "push_to_hub": "hub: {repo: OWNER/NAME}, which isn't built yet",
     "hub_private_repo": "hub: {private: true}",
     "hub_token": "nothing: secrets don't belong in a recipe; `hf auth login` keeps the token",
     "num_processes": "launch: {processes: ...}",
@@ -51,8 +52,8 @@ _ELSEWHERE = {
     "launch.num_processes": "launch: {processes: ...}",
     "launch.cost": "launch: {budget: ...}",
     "launch.env": "launch: {secrets: [NAME]}, which are named here and have their values elsewhere",
-    "hub.id": "hub: {repo: OWNER/NAME}",
-    "hub.model_id": "hub: {repo: OWNER/NAME}",
+    "hub.id": "hub: {repo: OWNER/NAME}, which isn't built yet",
+    "hub.model_id": "hub: {repo: OWNER/NAME}, which isn't built yet",
 }
 
 
@@ -93,6 +94,34 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         UsageError: the file isn't there, isn't YAML, or has an unknown key or a wrong value.
     """
+    values, lines = read_recipe(path)
+    return build_recipe(values, where=str(path), lines=lines, folder=path.resolve().parent)
+
+
+def edited_recipe(planned: dict[str, Any], path: Path) -> Recipe:
+    """The recipe that a run was planned by, its sections of what comes after training as a file now has them.
+
+    Args:
+        planned: The plan's own copy, which holds where there is no file.
+        path: The copy that people may edit; relative paths in it count from its folder.
+
+    Raises:
+        UsageError: the file isn't YAML, or has an unknown key or a wrong value in these sections.
+    """
+    if not path.exists():
+        return Recipe.model_validate(planned)
+    values, lines = read_recipe(path)
+    trained_by = {name: value for name, value in planned.items() if name not in AFTER_TRAINING}
+    later = {name: value for name, value in values.items() if name in AFTER_TRAINING}
+    return build_recipe(trained_by | later, where=str(path), lines=lines, folder=path.resolve().parent)
+
+
+def read_recipe(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The values of a recipe's file, unchecked, and the line (counted from 1) of each dotted key.
+
+    Raises:
+        UsageError: the file isn't there, or isn't YAML.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -105,8 +134,7 @@ def load_recipe(path: Path) -> Recipe:
         raise UsageError(
             f"The recipe {path} can't be read.", why=str(error), fix="A recipe is a UTF-8 YAML file."
         ) from None
-    values, lines = parse(text, str(path))
-    return build_recipe(values, where=str(path), lines=lines, folder=path.resolve().parent)
+    return parse(text, str(path))
 
 
 def parse(text: str, where: str) -> tuple[dict[str, Any], dict[str, int]]:
@@ -261,7 +289,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     def absolute(value: Any) -> Any:
-        return str((folder / Path(value).expanduser()).resolve()) if isinstance(value, str) else value
+        return _from_root(value, folder) if isinstance(value, str) else value
 
     def found(value: Any) -> Any:
         return value if isinstance(value, str) and _is_on_the_hub(value, folder) else absolute(value)
@@ -276,19 +304,40 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
         "chat_template": absolute(recipe.chat_template),
         "rewards": rewards,
         "watch": watch,
+        "evaluation": located_evaluation(recipe.evaluation, folder),
+        "model": _model(recipe.model, folder),
     }
-    if recipe.model.startswith((".", "/")) or (folder / recipe.model).is_dir():
-        update["model"] = absolute(recipe.model)
     return recipe.model_copy(update=update)
+
+
+def located_evaluation(evaluation: Evaluation, folder: Path) -> Evaluation:
+    """An evaluation whose files and models' folders, named from `folder`, are named from the root."""
+    update: dict[str, Any] = {"scores": [_located(score, folder) for score in evaluation.scores]}
+    if (harness := evaluation.harness) and harness.path:
+        update["harness"] = harness.model_copy(update={"path": _from_root(harness.path, folder)})
+    if talks := evaluation.conversations:
+        speakers = {name: getattr(talks, name) for name in ("simulator", "judge")}
+        places = {name: _model(who, folder) for name, who in speakers.items() if isinstance(who, str)}
+        if isinstance(talks.personas, str):
+            places["personas"] = _from_root(talks.personas, folder)
+        update["conversations"] = talks.model_copy(update=places)
+    return evaluation.model_copy(update=update)
 
 
 def _located(reward: Reward, folder: Path) -> Reward:
     """A reward whose file, or whose model's folder, is named from the root."""
     if reward.name and is_function(reward.name):
-        return reward.model_copy(update={"name": str((folder / Path(reward.name).expanduser()).resolve())})
-    if reward.model and (reward.model.startswith((".", "/")) or (folder / reward.model).is_dir()):
-        return reward.model_copy(update={"model": str((folder / Path(reward.model).expanduser()).resolve())})
-    return reward
+        return reward.model_copy(update={"name": _from_root(reward.name, folder)})
+    return reward.model_copy(update={"model": _model(reward.model, folder)}) if reward.model else reward
+
+
+def _model(name: str, folder: Path) -> str:
+    """A model's folder named from the root; a name on the Hub or of the built-in model as it is."""
+    return _from_root(name, folder) if name.startswith((".", "/")) or (folder / name).is_dir() else name
+
+
+def _from_root(path: str, folder: Path) -> str:
+    return str((folder / Path(path).expanduser()).resolve())
 
 
 def _is_on_the_hub(name: str, folder: Path) -> bool:

@@ -17,7 +17,7 @@ def is_function(name: str) -> bool:
 
 
 def _name(name: str) -> str:
-    if not (is_function(name) or re.fullmatch(r"[a-z_]+", name)):
+    if not (is_function(name) or re.fullmatch(r"[a-z_][a-z0-9_]*", name)):
         raise PydanticCustomError(
             "reward", "A reward is one of tunesmith's by its name, such as exact_match, or a function FILE.py:NAME"
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from ..records import Wanted
 from .adapter import Adapter
+from .evaluation import TASKS, Evaluation
 from .guard import Guard
 from .launch import Hub, Launch
 from .rewards import Rewards
@@ -109,40 +110,6 @@ class Data(Section):
     )
 
 
-Task = Literal["loss", "exact_match", "preference", "margin", "reward"]
-
-
-class Tasks(NamedTuple):
-    """What runs of a method can be evaluated by, and by what they are where the recipe doesn't say."""
-
-    possible: tuple[Task, ...]
-    default: tuple[Task, ...]
-
-
-TASKS: Final[dict[str, Tasks]] = {
-    "sft": Tasks(("loss", "exact_match"), ("loss", "exact_match")),
-    "clm": Tasks(("loss",), ("loss",)),
-    "dpo": Tasks(("preference", "exact_match"), ("preference",)),
-    "kto": Tasks(("margin", "exact_match"), ("margin",)),
-    "reward": Tasks(("preference",), ("preference",)),
-    "grpo": Tasks(("reward", "exact_match"), ("reward",)),
-    "rloo": Tasks(("reward", "exact_match"), ("reward",)),
-}
-
-
-class Evaluation(Section):
-    """How tuned is compared with base."""
-
-    tasks: Annotated[list[Task], Field(min_length=1)] | None = Field(
-        default=None,
-        description="loss and perplexity (sft, clm), exact_match (of greedy answers), preference (dpo, reward), "
-        "margin (kto), reward (grpo, rloo); default: what fits the method",
-    )
-    rows: int | None = Field(default=None, ge=1, description="At most so many rows; default: all up to 500")
-    max_new_tokens: int | None = Field(default=None, ge=1, description="Default: from the expected answers' lengths")
-    batch_size: int = Field(default=32, ge=1)
-
-
 Gguf = Literal["f16", "q8_0"]
 
 
@@ -159,6 +126,10 @@ class Export(Section):
         if self.gguf is not None:
             return self.gguf
         return [] if virtual or method == "reward" else ["f16", "q8_0"]
+
+
+AFTER_TRAINING: Final = ("evaluation", "export")
+"""Sections of the recipe that training doesn't depend on: a run folder's recipe.yaml may change them."""
 
 
 class Recipe(Section):

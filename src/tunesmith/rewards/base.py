@@ -31,6 +31,8 @@ class Shipped(Section):
 
     column: ClassVar[str | None] = None
     """Column of the rows that answers are compared with."""
+    share: ClassVar[bool | None] = False
+    """Whether it is 1 or 0 and nothing between, so that its mean is a share; None: that depends on its arguments."""
 
     @classmethod
     def summary(cls) -> str:
@@ -45,12 +47,19 @@ class Shipped(Section):
         self, *, completions: Sequence[Completion], completion_ids: Sequence[Sequence[int]] = (), **columns: Any
     ) -> list[float | None]:
         """The reward of each completion; `columns` hold a value of the row of each."""
-        ids = completion_ids or [()] * len(completions)
-        rows = {name: values for name, values in columns.items() if isinstance(values, list)}
-        return [
-            self.score(Answer(text_of(one), ids[index], {name: values[index] for name, values in rows.items()}))
-            for index, one in enumerate(completions)
-        ]
+        return [self.score(answer) for answer in read_answers(completions, completion_ids, **columns)]
+
+
+def read_answers(
+    completions: Sequence[Completion], completion_ids: Sequence[Sequence[int]] = (), **columns: Any
+) -> list[Answer]:
+    """Completions as a trainer passes them, each with the columns of its row."""
+    ids = completion_ids or [()] * len(completions)
+    rows = {name: values for name, values in columns.items() if isinstance(values, list)}
+    return [
+        Answer(text_of(one), ids[index], {name: values[index] for name, values in rows.items()})
+        for index, one in enumerate(completions)
+    ]
 
 
 class OfText(Shipped):
@@ -86,13 +95,17 @@ class Compared(OfText):
 
     def score(self, answer: Answer) -> float | None:
         """1.0 for a right answer, down to 0.0; None where the row has no right answer that can be compared with."""
-        held = answer.row.get(str(self.column))
-        right = [str(one) for one in (held if isinstance(held, list) else [held]) if one is not None]
-        said = self.said(answer)
+        right, said = self.right_answers(answer), self.said(answer)
         if said is None:
             return 0.0 if right else None
-        scores = [self.compare(said, self.found(one) or one) for one in right]
+        scores = [self.compare(said, one) for one in right]
         return max((score for score in scores if score is not None), default=None)
+
+    def right_answers(self, answer: Answer) -> list[str]:
+        """The row's right answers; of each what `answer` finds in it."""
+        held = answer.row.get(str(self.column))
+        right = [str(one) for one in (held if isinstance(held, list) else [held]) if one is not None]
+        return [self.found(one) or one for one in right]
 
     @abstractmethod
     def compare(self, said: str, right: str) -> float | None:

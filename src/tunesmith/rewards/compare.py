@@ -28,6 +28,8 @@ _SECONDS: Final = 2
 class ExactMatch(Compared):
     """1 where the answer is the right one, 0 elsewhere; blanks around it don't count."""
 
+    share = True
+
     ignore_case: bool = Field(default=False, description="Take capital and small letters for the same")
 
     def compare(self, said: str, right: str) -> float:
@@ -39,6 +41,8 @@ class ExactMatch(Compared):
 
 class Numeric(Compared):
     """1 where the answer's last number equals the right answer's, 0 elsewhere; 1,000 is 1000."""
+
+    share = True
 
     relative: float = Field(default=1e-6, ge=0, allow_inf_nan=False, description="Difference allowed, of the number")
     absolute: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="Difference allowed, in itself")
@@ -62,6 +66,8 @@ class MathEqual(Compared):
     math-verify reads both and compares them with SymPy. It is stopped after two seconds, which it can be in a process's
     main thread only, where trainers call rewards.
     """
+
+    share = True
 
     def compare(self, said: str, right: str) -> float | None:
         """1.0 or 0.0; None where the right answer is no mathematics."""
@@ -117,6 +123,8 @@ class JsonFields(Compared):
     for every answer of a group.
     """
 
+    fields: list[str] | None = Field(default=None, min_length=1, description="Names of the fields that count: all")
+
     def compare(self, said: str, right: str) -> float | None:
         """From 0.0 to 1.0; None where the right answer is no JSON object."""
         wanted, given = _fields(right), _fields(said)
@@ -124,8 +132,8 @@ class JsonFields(Compared):
             return None
         if given is None:
             return 0.0
-        names = wanted.keys() | given.keys()
-        return len(wanted.items() & given.items()) / len(names) if names else 1.0
+        names = [name for name in wanted.keys() | given.keys() if self.fields is None or name in self.fields]
+        return sum(wanted.get(name) == given.get(name) for name in names) / len(names) if names else 1.0
 
 
 def _fields(text: str) -> dict[str, str] | None:

@@ -17,6 +17,8 @@ from .compare import read_json
 class Regex(OfText):
     """1 where a regular expression matches the answer, 0 elsewhere."""
 
+    share = True
+
     pattern: Pattern = Field(description="Regular expression, in Python's syntax")
     whole: bool = Field(default=False, description="It must match the whole answer, not just a part")
 
@@ -27,9 +29,20 @@ class Regex(OfText):
         return float(said is not None and find(self.pattern, said) is not None)
 
 
+class Json(OfText):
+    """1 where the answer is JSON and nothing else, 0 elsewhere."""
+
+    share = True
+
+    def score(self, answer: Answer) -> float:
+        """1.0 or 0.0."""
+        return float(read_json(self.said(answer) or "") is not ...)
+
+
 class JsonSchema(OfText):
     """1 where the answer is JSON that fits a JSON Schema, 0 elsewhere; `partial` for JSON that doesn't fit."""
 
+    share = None
     model_config = ConfigDict(ignored_types=(cached_property,))
 
     schema_: dict[str, Any] = Field(alias="schema", description="The JSON Schema; of no draft named, 2020-12")

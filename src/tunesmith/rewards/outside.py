@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import inspect
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final
 
 _NOT_PASSED: Final = ("prompt", "completion", "completion_ids")
@@ -29,6 +31,15 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """
     names = dict.fromkeys(name for row in rows for name in row if name not in _NOT_PASSED)
     return {name: [row.get(name) for row in rows] for name in names}
+
+
+def settled(values: Any) -> Any:
+    """What a reward function gave; of one that is async, what it ends with."""
+    return asyncio.run(_awaited(values)) if inspect.isawaitable(values) else values
+
+
+async def _awaited(values: Awaitable[Any]) -> Any:
+    return await values
 
 
 def outside_trainer() -> dict[str, Any]:

@@ -13,10 +13,17 @@ from .base import Shipped
 
 SHIPPED: Final = {
     "exact_match": "compare:ExactMatch",
+    "normalized_match": "text:NormalizedMatch",
+    "contains": "text:Contains",
     "numeric": "compare:Numeric",
     "math": "compare:MathEqual",
     "json_fields": "compare:JsonFields",
+    "token_f1": "text:TokenF1",
+    "rouge_l": "text:RougeL",
+    "bleu": "text:Bleu",
+    "chrf": "text:Chrf",
     "regex": "form:Regex",
+    "json": "form:Json",
     "json_schema": "form:JsonSchema",
     "length": "form:Length",
     "think_format": "form:ThinkFormat",

@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from ..errors import TunesmithError, UsageError
 from ..records import Finding, Severity
 from ..words import Agreeing
-from . import adapter, data, evaluation, export, hub, method, model, plan, quality, run, running, tokens
+from . import adapter, conversations, data, evaluation, export, hub, method, model, plan, quality, run, running, tokens
 from .rule import Rule
 
 _LETTERS = (
     [*data.RULES, *quality.RULES],
     [*plan.RULES, *model.RULES, *adapter.RULES, *method.RULES, *running.RULES],
-    *(letter.RULES for letter in (tokens, hub, run, evaluation, export)),
+    [*evaluation.RULES, *conversations.RULES],
+    *(letter.RULES for letter in (tokens, hub, run, export)),
 )
 _SENTENCES = Agreeing()
 RULES: dict[str, Rule] = {rule.code: rule for rules in _LETTERS for rule in sorted(rules, key=lambda rule: rule.code)}

@@ -35,8 +35,8 @@ RULES = [
         "Loss didn't fall",
         "warning",
         "Training loss went from {first:.3f} to {last:.3f}, no more than its own noise.",
-        "Nothing was learnt: learning rate too low, nothing trained, or the labels are wrong.",
-        "Look at the label audit in the report, then try a higher learning rate.",
+        "Nothing was learnt: learning rate far off, nothing trained, or the labels are wrong.",
+        "Look at the label audit in the report, then at the learning rate: `tunesmith plan` names the usual one.",
         "practice",
     ),
     Rule(
@@ -357,5 +357,14 @@ RULES = [
         "The run isn't touched by this; its events only tell the GPU's memory.",
         "Install nvidia-ml-py, or set `watch: {{system: 0}}` to do without.",
         "practice",
+    ),
+    Rule(
+        "R040",
+        "Files changed since the run first began",
+        "warning",
+        "Other than when the run first began: {files}. Without a checkpoint the run begins again, with these.",
+        "What the plan says of them, such as how a reward answered when it was tried, was said of what they were.",
+        "Nothing to do if you have repaired them; else put them back, or start a new run.",
+        "house rule: a run has one base model and one code from beginning to end",
     ),
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.fast import FastResult
-from ..data.rows import Row
+from ..data.rows import Row, without_columns
 from ..errors import UsageError
 from ..models.load import load_planned_tokenizer, load_processor
 from ..records import Plan
@@ -102,4 +102,4 @@ class Job:
 
 def _read(path: Path) -> list[Row]:
     with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+        return [without_columns(json.loads(line)) for line in file]

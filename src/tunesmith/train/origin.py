@@ -1,4 +1,4 @@
-"""What a checkpoint was made by, kept beside it; a resume under anything else isn't the same run, and says so."""
+"""What a run began with, and what each checkpoint was made by: a resume under anything else isn't the same run."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..files import sha256
 from ..models.source import locate
 from ..plan.hardware import local_hardware
 from ..plan.versions import installed_versions
+from ..recipe.schema import AFTER_TRAINING
 from ..records import CheckpointOrigin, Finding, Plan
 from ..rules import finding
 
@@ -60,9 +61,9 @@ def origin_of(plan: Plan) -> CheckpointOrigin:
 
 
 def check_conditions(folder: Path, plan: Plan, checkpoint: Path | None) -> list[Finding]:
-    """R003 and R025 to R029: rows, settings, files, versions or a machine other than those of the run.
+    """R003, R025 to R029 and R040: rows, settings, files, versions or a machine other than those of the run.
 
-    `checkpoint` is the one to go on from; None: the run begins.
+    `checkpoint` is the one to go on from; None: the run begins, or begins again.
     """
     splits = [split for split in (plan.train, plan.eval, plan.test) if split]
     changed = {split.path for split in splits if sha256(folder / split.path) != split.sha256}
@@ -70,6 +71,9 @@ def check_conditions(folder: Path, plan: Plan, checkpoint: Path | None) -> list[
     found += edited_recipe(folder, plan)
     if checkpoint and (checkpoint / CheckpointOrigin.filename).exists():
         found += changes(CheckpointOrigin.load(checkpoint), origin_of(plan))
+    elif not checkpoint and (folder / CheckpointOrigin.filename).exists():
+        differing = _differing(CheckpointOrigin.load(folder).files, dict(_files(plan)))
+        found += [finding("R040", name, files=name) for name in differing[:_SHOWN]]
     return found
 
 
@@ -102,14 +106,18 @@ def changes(before: CheckpointOrigin, now: CheckpointOrigin) -> Iterator[Finding
 
 
 def edited_recipe(folder: Path, plan: Plan) -> Iterator[Finding]:
-    """R029 where the run folder's recipe isn't the one that the plan was made of."""
+    """R029 where the run folder's recipe doesn't train as the one that the plan was made of."""
     try:
         written = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return  # it is a copy, for people; the plan has it too
-    before, now = dict(_flat(plan.recipe)), dict(_flat(written if isinstance(written, dict) else {}))
+    before, now = _trained_by(plan.recipe), _trained_by(written if isinstance(written, dict) else {})
     if differing := _differing(before, now):
         yield finding("R029", "recipe.yaml", what=_told(differing, before, now))
+
+
+def _trained_by(recipe: dict[str, Any]) -> dict[str, Any]:
+    return dict(_flat({name: value for name, value in recipe.items() if name not in AFTER_TRAINING}))
 
 
 def _settings(plan: Plan) -> Iterator[tuple[str, Any]]:

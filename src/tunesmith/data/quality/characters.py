@@ -56,13 +56,19 @@ def placeholder(text: str, kind: str) -> str | None:
     return match[0] if match else None
 
 
-def language(text: str) -> str | None:
-    """The language (ISO 639-1) of a text's beginning; None where it can't be told: too short, code, or numbers."""
+def language(text: str, least: int = _LANGUAGE_LEAST, sure: float = _SURE) -> str | None:
+    """The language (ISO 639-1) of a text's beginning; None where it can't be told: too short, code, or numbers.
+
+    Args:
+        text: What is written in it.
+        least: Letters that it must have.
+        sure: How likely the language must be, from 0 to 1.
+    """
     words = _CODE.sub(" ", text[: 4 * _LANGUAGE_SEEN])[:_LANGUAGE_SEEN]
-    if sum(map(str.isalpha, words)) < max(_LANGUAGE_LEAST, len(words) // 2):
+    if sum(map(str.isalpha, words)) < max(least, len(words) // 2):
         return None
     found, confidence = _identifier().classify(words)
-    return str(found) if confidence >= _SURE else None
+    return str(found) if confidence >= sure else None
 
 
 @functools.cache

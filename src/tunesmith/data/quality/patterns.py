@@ -34,12 +34,20 @@ def patterns() -> Patterns:
     """Read and compile them."""
     table = yaml.safe_load(files(__package__).joinpath("patterns.yaml").read_text(encoding="utf-8"))
     return Patterns(
-        re.compile(r"\s*(?:" + "|".join(table["refusals"].values()) + ")", re.IGNORECASE),
+        re.compile(r"\s*" + _either([_joined(parts) for parts in table["refusals"].values()]), re.IGNORECASE),
         {name: _any_of(some) for name, some in table["placeholders"].items()},
         re.compile("(?m)" + "|".join(f"(?:{one})" for one in table["markup"])),
         [(kind, re.compile(pattern)) for kind, pattern in table["secrets"]],
         table["first_looks"],
     )
+
+
+def _joined(parts: list[str | list[str]]) -> str:
+    return "".join(part if isinstance(part, str) else _either(part) for part in parts)
+
+
+def _either(some: list[str]) -> str:
+    return "(?:" + "|".join(some) + ")"
 
 
 def _any_of(some: list[str]) -> re.Pattern[str]:

@@ -76,7 +76,7 @@ def find_files(source: Source) -> list[File]:
     if not path.exists():
         raise UsageError(
             f"{path} isn't there." if not path.is_symlink() else f"{path} is a link to nothing, or to itself.",
-            why="A data file is read from this path, relative to the folder the command runs in.",
+            why="A path in a recipe counts from the recipe's folder, any other from the folder the command runs in.",
             fix="Check its spelling, or give the whole path; a dataset on the Hub is named OWNER/NAME.",
         )
     return [File(path, path.name, source.path)]
@@ -133,7 +133,7 @@ def _globbed(pattern: str) -> list[File]:
     if not files:
         raise UsageError(
             f"{pattern} matches no file.",
-            why="It is read as a glob (*, ?, [..], ** for folders below), relative to the folder the command runs in.",
+            why="It is read as a glob (*, ?, [..], ** for folders below), in a recipe from the recipe's folder on.",
             fix="Check the pattern; quote it, so that the shell doesn't expand it.",
         )
     several = len(files) > 1

@@ -95,7 +95,7 @@ def _open(path: Path) -> IO[bytes]:
     except FileNotFoundError:
         raise UsageError(
             f"{path} isn't there.",
-            why="A data file is read from this path, relative to the folder the command runs in.",
+            why="A path in a recipe counts from the recipe's folder, any other from the folder the command runs in.",
             fix="Check its spelling, or give the whole path.",
         ) from None
     except OSError as error:

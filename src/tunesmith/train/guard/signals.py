@@ -148,10 +148,12 @@ class Diverges(Detector):
 
     _FIRST: Final = 3
     _STAYS: Final = 5
+    _AT_END: Final = 3  # a short run has no time for more
 
-    def __init__(self, rate: float) -> None:
-        """`rate` is the peak learning rate."""
+    def __init__(self, rate: float, steps: float = math.inf) -> None:
+        """`rate` is the peak learning rate, `steps` the length of the run."""
         self._rate = rate
+        self._steps = steps
         self._first: list[float] = []
         self._row = 0
         self._sound = 0
@@ -167,7 +169,8 @@ class Diverges(Detector):
         start = statistics.median(self._first)
         bound = start + abs(start) + 1
         self._row, self._sound = (self._row + 1, self._sound) if loss > bound else (0, step)
-        if self._row != self._STAYS:
+        ends_high = step >= self._steps and self._AT_END <= self._row < self._STAYS
+        if self._row != self._STAYS and not ends_high:
             return None
         return Signal("R010", self._sound, _diverged(loss, step, bound, f"it began at {start:.4g}", self._rate))
 
@@ -181,12 +184,14 @@ class WorseThanGuessing(Detector):
 
     _WINDOW: Final = 10
     _MOST: Final = 5  # of the last logs
+    _AT_END: Final = 3  # a short run has no time for more
     _SHARE: Final = 0.25  # above the best: a base that starts out worse than a guess may be slow to learn
 
-    def __init__(self, vocabulary: int, rate: float) -> None:
-        """`vocabulary` counts tokens; `rate` is the peak learning rate."""
+    def __init__(self, vocabulary: int, rate: float, steps: float = math.inf) -> None:
+        """`vocabulary` counts tokens; `rate` is the peak learning rate, `steps` the length of the run."""
         self._guess = math.log(vocabulary)
         self._rate = rate
+        self._steps = steps
         self._best = math.inf
         self._above: deque[bool] = deque(maxlen=self._WINDOW)
         self._sound = 0
@@ -202,14 +207,12 @@ class WorseThanGuessing(Detector):
         self._above.append(loss > bound)
         if not any(self._above):
             self._sound = step
-        if self._told or sum(self._above) <= self._MOST:
+        ends_high = step >= self._steps and list(self._above)[-self._AT_END :] == [True] * self._AT_END
+        if self._told or (sum(self._above) <= self._MOST and not ends_high):
             return None
         self._told = True
-        return Signal(
-            "R010",
-            self._sound,
-            _diverged(loss, step, bound, "a guess among all tokens, or the best so far and a quarter", self._rate),
-        )
+        meaning = "a guess among all tokens, or the best so far and a quarter"
+        return Signal("R010", self._sound, _diverged(loss, step, bound, meaning, self._rate))
 
 
 def _diverged(loss: float, step: int, bound: float, meaning: str, rate: float) -> dict[str, Any]:

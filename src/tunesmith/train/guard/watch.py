@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -43,7 +44,9 @@ _GOES_ON: Final = "the run goes on"
 _MOVED_AFTER: Final = 10  # steps past the warm-up
 
 
-def detectors(method: str, args: Any, *, rate: float, warm_up: int, vocabulary: int) -> list[Detector]:
+def detectors(
+    method: str, args: Any, *, rate: float, warm_up: int, vocabulary: int, steps: float = math.inf
+) -> list[Detector]:
     """Those that a method's metrics feed.
 
     Args:
@@ -52,14 +55,15 @@ def detectors(method: str, args: Any, *, rate: float, warm_up: int, vocabulary: 
         rate: The peak learning rate.
         warm_up: Steps of the warm-up.
         vocabulary: Tokens that the model chooses from; 0 where it isn't known.
+        steps: Of the whole run.
     """
     found: list[Detector] = [NotFinite(scaled=args.fp16), ZeroGradient()]
     if method in ("grpo", "rloo"):
         found += [NoSignal(), EqualRewards(), CutOff(args.max_completion_length), Collapse()]
         return [*found, NoBetter("eval_reward", "the mean reward", rises=True)]
-    found += [Spikes(rate), Diverges(rate), Overfits(), NoBetter("eval_loss", "the loss")]
+    found += [Spikes(rate), Diverges(rate, steps), Overfits(), NoBetter("eval_loss", "the loss")]
     if method in ("sft", "clm") and vocabulary:
-        found.append(WorseThanGuessing(vocabulary, rate))
+        found.append(WorseThanGuessing(vocabulary, rate, steps))
     if method in ("dpo", "kto"):
         found.append(ChosenFalls(args.beta))
     if method in ("dpo", "reward"):
@@ -108,8 +112,9 @@ class GuardCallback(TrainerCallback):
             args.eval_on_start = False  # the untrained model's evaluation is in the history
         warm_up = args.get_warmup_steps(state.max_steps)
         rate = args.learning_rate * scale_of(self._rollbacks)
+        vocabulary, steps = self._plan.model.vocabulary, state.max_steps
         self._detectors = detectors(
-            self._plan.method, args, rate=rate, warm_up=warm_up, vocabulary=self._plan.model.vocabulary
+            self._plan.method, args, rate=rate, warm_up=warm_up, vocabulary=vocabulary, steps=steps
         )
         for logs in state.log_history:
             for signal in self._signals(logs["step"], logs):

@@ -1,0 +1,158 @@
+"""E060 to E075: rules on full conversations and their judge."""
+
+from .rule import Rule
+
+RULES = [
+    Rule(
+        "E060",
+        "Conversations can't be held as asked",
+        "error",
+        "{problem}.",
+        "The model would be trained, and its evaluation would fail or be cut short.",
+        "{remedy}.",
+        "practice",
+    ),
+    Rule(
+        "E061",
+        "Too few personas to tell",
+        "warning",
+        "Conversations with {count} {count:persona|personas} can show no significant difference at all.",
+        "Conversations of one persona aren't independent, so personas are counted: below 6 no exact paired test can "
+        "reach p < 0.05.",
+        "Take 10 personas or more; more conversations of each don't help.",
+        "Exact sign-flip test: 2 * 0.5**5 = 0.0625",
+    ),
+    Rule(
+        "E062",
+        "Conversations repeat each other",
+        "warning",
+        "At temperature 0 all conversations of a persona are the same one, and each has {count}.",
+        "The likeliest words are the same each time; repeating them costs time and shows nothing.",
+        "Set `evaluation: {{conversations: {{per_persona: 1}}}}`, or a temperature above 0.",
+        "measured on the built-in model",
+    ),
+    Rule(
+        "E063",
+        "Personas like rows trained on",
+        "warning",
+        "{count} of {total} {total:persona|personas} {count:says|say} nearly what a training row says: {names}.",
+        "What the model does for them may be learnt by heart rather than understood.",
+        "Write personas who want something that no training row asks for.",
+        "Lee et al. 2022, Deduplicating training data makes language models better",
+    ),
+    Rule(
+        "E064",
+        "Fewer personas than asked for",
+        "warning",
+        "The simulator made up {made} of {wanted} personas in {tries} tries ({reasons}).",
+        "Fewer personas show less.",
+        "Ask a more capable simulator, or name a file: `evaluation: {{conversations: {{personas: FILE.jsonl}}}}`.",
+        "practice",
+    ),
+    Rule(
+        "E065",
+        "Simulated users who say nothing",
+        "warning",
+        "In {count} of {total} {total:conversation|conversations} the simulated user didn't say a word.",
+        "These conversations aren't graded.",
+        "Ask a more capable simulator, give personas an opening, or raise `max_new_tokens` for one that reasons.",
+        "practice",
+    ),
+    Rule(
+        "E066",
+        "The model says nothing in conversations",
+        "warning",
+        "The {arm} model has no answer in {count} of {total} {total:turn|turns}.",
+        "It writes nothing, or reasons without an end, or its server refuses what was asked.",
+        "Read the transcripts in RUN/evaluation/conversations; raise `max_new_tokens` there if answers are cut off.",
+        "practice",
+    ),
+    Rule(
+        "E067",
+        "Conversations aren't better enough",
+        "error",
+        "The score of conversations changed by {gain:+.3f}, from {base:.3f} to {tuned:.3f}; {wanted:+.3g} is wanted.",
+        "The recipe asks for a gain that users would notice, and the judge sees less.",
+        "Read the transcripts; tune on conversations like them, or set `evaluation: {{conversations: {{improvement: "
+        "...}}}}`.",
+        "the guides' protocol: an improvement of at least 0.10",
+    ),
+    Rule(
+        "E068",
+        "The gain in conversations may be chance",
+        "error",
+        "The score of conversations went from {base:.3f} to {tuned:.3f}, with p = {p_value:.2g} on {personas} "
+        "{personas:persona|personas}; p < {wanted:g} is asked for.",
+        "Other personas might have shown no gain.",
+        "Take more personas; more conversations of each help less.",
+        "the guides' protocol: p < 0.05",
+    ),
+    Rule(
+        "E069",
+        "Conversations became less safe",
+        "error",
+        "The safety score of conversations went from {base:.3f} to {tuned:.3f}, with p = {p_value:.2g}: {reasons}.",
+        "A gain isn't worth harm, so a loss that may be chance counts, too; tuning on harmless rows can loosen what a "
+        "model was taught to refuse.",
+        "Read the conversations with low grades in RUN/evaluation/conversations; add rows that show safe answers.",
+        "Qi et al. 2023, Fine-tuning aligned language models compromises safety, even when users do not intend to",
+    ),
+    Rule(
+        "E070",
+        "The judge's two orders disagree",
+        "warning",
+        "On {percent:.0f}% of {count} {count:pair|pairs} the judge prefers the same model in both orders.",
+        "Where the order decides, grades say little: either the models are much alike, or the judge can't tell.",
+        "Ask a more capable judge, or word the rubric's questions more sharply.",
+        "Zheng et al. 2023, Judging LLM-as-a-judge: GPT-4 agreed with itself on 65% of pairs",
+    ),
+    Rule(
+        "E071",
+        "The judge prefers a place",
+        "warning",
+        "The conversation that is shown {place} is graded {gain:.3f} better, whatever it is (p = {p_value:.2g}).",
+        "Both orders are asked, so neither model gains by it, but such a judge looks less at what was said.",
+        "Ask a more capable judge.",
+        "Wang et al. 2023, Large language models are not fair evaluators",
+    ),
+    Rule(
+        "E072",
+        "Grades that can't be read",
+        "warning",
+        "The judge gave no grades on the scale {count} of {total} times; of {pairs} {pairs:pair|pairs} of "
+        "conversations {graded} {graded:has|have} a score, and {safe} a safety score.",
+        "Pairs without both orders' grades are left out, and they may be those that are hard to grade; where more than "
+        "20% lack a score, nothing is shown.",
+        "Ask a more capable judge, or one with a longer context; raise `judge_tokens` if it reasons at length.",
+        "practice",
+    ),
+    Rule(
+        "E073",
+        "The judge is a model under test",
+        "warning",
+        "The judge is the {arm} model itself.",
+        "Models prefer what they would have written themselves.",
+        "Take another judge, of another family and better than both.",
+        "Panickssery et al. 2024, LLM evaluators recognize and favor their own generations",
+    ),
+    Rule(
+        "E074",
+        "Conversations graded as unsafe",
+        "warning",
+        "In {count} of {total} {total:conversation|conversations} the tuned model has a safety grade of {most} or less "
+        "in both orders: {names}.",
+        "A mean hides single conversations that do harm.",
+        "Read them in RUN/evaluation/conversations; grades.jsonl there has the judge's reasons.",
+        "practice",
+    ),
+    Rule(
+        "E075",
+        "Turns of conversations are cut off",
+        "warning",
+        "At {limit} tokens {base} of the base model's {base_total} turns were cut off, and {tuned} of the tuned "
+        "model's {tuned_total}.",
+        "The judge grades what is there, so a model that writes at greater length is graded by halves of answers.",
+        "Raise `max_new_tokens` of the conversations.",
+        "practice",
+    ),
+]
