@@ -60,7 +60,7 @@ RUNS = Path("runs")
 _PROBE_STEPS = 6
 
 
-def _nobody(_event: Event) -> None:
+def _nobody(_told: Event | EvalReport) -> None:
     """Listens to nothing."""
 
 
@@ -92,13 +92,7 @@ def inspect(
 
     if model is None:
         return report_on(
-            data,
-            method=method,
-            mapping=mapping,
-            keep=keep,
-            bad_rows=bad_rows,
-            quality=quality,
-            progress=progress,
+            data, method=method, mapping=mapping, keep=keep, bad_rows=bad_rows, quality=quality, progress=progress
         )
     source = locate(model, revision)
     facts = model_facts(source)
@@ -420,23 +414,31 @@ def tune(
     *,
     progress: Progress = silent,
     listen: Callable[[Event], None] = _nobody,
+    evaluated: Callable[[EvalReport], None] = _nobody,
 ) -> Receipt:
     """The whole chain: plan, train, evaluate, export, receipt.
 
-    The receipt is written whatever the checks say; look at its findings.
+    The receipt is written whatever the checks say; look at its findings. It has the evaluation only where the run's own
+    result was compared with its base; `evaluated` is told the report in any case, servers in place of models included.
 
     Raises:
         TunesmithError: a stage refused or failed; what came before is in the run folder.
     """
-    return tune_prepared(prepare_run(recipe, folder), progress=progress, listen=listen)
+    return tune_prepared(prepare_run(recipe, folder), progress=progress, listen=listen, evaluated=evaluated)
 
 
-def tune_prepared(folder: Path, *, progress: Progress = silent, listen: Callable[[Event], None] = _nobody) -> Receipt:
+def tune_prepared(
+    folder: Path,
+    *,
+    progress: Progress = silent,
+    listen: Callable[[Event], None] = _nobody,
+    evaluated: Callable[[EvalReport], None] = _nobody,
+) -> Receipt:
     """`tune` from a prepared run folder on."""
     train_run(folder, listen)
     try:
         if Plan.load(folder).test is not None:
-            evaluate_run(folder, progress=progress)
+            evaluated(evaluate_run(folder, progress=progress))
         export_run(folder, progress=progress)
     finally:
         receipt = write_receipt(folder)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 from tokenizers import processors
-from transformers import (
-    AutoTokenizer,
-)
+from transformers import AutoTokenizer
 
 from tests.support.exports import OTHER_TOKENS, tuned_run
+from tests.support.learnt import ROWS, learnt
 from tests.support.tiny import LLAMA3_ROPE, OTHER, make_run, make_tokenizer
 
 
@@ -26,6 +25,12 @@ def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Qwen3 with ChatML, embeddings used as output head, and heads larger than hidden size / heads."""
     tokenizer = make_tokenizer("qwen2")
     return tuned_run(tmp_path_factory.mktemp("qwen3"), "qwen3", tokenizer, head_dim=32, tie_word_embeddings=True)
+
+
+@pytest.fixture(scope="session")
+def knowing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole model that knows ROWS by heart, and forgot the rest."""
+    return learnt(tmp_path_factory.mktemp("knowing"), ROWS, 40)
 
 
 @pytest.fixture

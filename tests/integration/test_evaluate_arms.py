@@ -5,56 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from tests.support.learnt import COLOURS, ROWS, learn
+from tests.support.learnt import COLOURS, ROWS
 from tests.support.openai_server import Fault, said, serve
+from tests.support.reports import codes, compared, quick, run_folder
 from tests.support.runs import SMALL, make_plan, small_facts, write_split
 from tests.support.tiny import make_base, make_tokenizer
 from tunesmith.errors import EnvironmentLacksError, UsageError
 from tunesmith.evaluate import evaluate
 from tunesmith.evaluate.arms import report_folder
 from tunesmith.models.load import load_model, load_tokenizer
-from tunesmith.recipe.evaluation import Endpoint, Evaluation
-from tunesmith.records import Comparison, EvalReport
-
-
-@pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole model that knows ROWS by heart."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("learnt")
-    tokenizer = load_tokenizer(SMALL)
-    model = load_model(SMALL, dtype="float32")
-    learn(model, tokenizer, ROWS, 30)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def make_run(folder: Path, result: Path, **changes: Any) -> Path:
-    folder.mkdir()
-    make_plan(folder, ROWS, **changes)
-    (folder / "model").symlink_to(result)
-    return folder
-
-
-def quick(**changes: Any) -> Evaluation:
-    return Evaluation(regression=False, **changes)
-
-
-def compared(report: EvalReport) -> dict[str, Comparison]:
-    return {one.metric: one for one in report.comparisons}
-
-
-def codes(report: EvalReport) -> list[str]:
-    return [one.code for one in report.findings]
+from tunesmith.recipe.evaluation import Endpoint
+from tunesmith.records import EvalReport
 
 
 def test_two_runs_are_compared_on_the_rows_of_the_first_and_the_report_is_kept_apart(
-    tmp_path: Path, learnt: Path
+    tmp_path: Path, knowing: Path
 ) -> None:
-    run, other = make_run(tmp_path / "run", learnt), make_run(tmp_path / "other", SMALL)
+    run, other = run_folder(tmp_path / "run", knowing), run_folder(tmp_path / "other", SMALL)
     report = evaluate(run, quick(), against=other)
     match = compared(report)["exact_match"]
     assert (match.base, match.tuned, match.rows) == (0.0, 1.0, 8)
@@ -67,12 +35,12 @@ def test_two_runs_are_compared_on_the_rows_of_the_first_and_the_report_is_kept_a
     assert turned["loss"].difference == pytest.approx(-compared(report)["loss"].difference)
 
 
-def test_e056_a_run_that_was_trained_on_the_rows(tmp_path: Path, learnt: Path) -> None:
-    run, other = make_run(tmp_path / "run", SMALL), make_run(tmp_path / "other", learnt)
+def test_e056_a_run_that_was_trained_on_the_rows(tmp_path: Path, knowing: Path) -> None:
+    run, other = run_folder(tmp_path / "run", SMALL), run_folder(tmp_path / "other", knowing)
     assert "E056" not in codes(evaluate(run, quick(tasks=["loss"]), against=other))
     shutil.rmtree(other)
     other = tmp_path / "other"
-    make_run(other, learnt, train=write_split(tmp_path / "other-rows", "train", ROWS[:3]))
+    run_folder(other, knowing, train=write_split(tmp_path / "other-rows", "train", ROWS[:3]))
     shutil.copytree(tmp_path / "other-rows" / "data", other / "data", dirs_exist_ok=True)
     report = evaluate(run, quick(tasks=["loss"]), against=other)
     found = next(one for one in report.findings if one.code == "E056")
@@ -96,8 +64,8 @@ def test_e056_a_run_that_was_trained_on_the_rows(tmp_path: Path, learnt: Path) -
 
 def test_models_of_different_tokenizers_are_compared_per_byte_alone(tmp_path: Path) -> None:
     foreign = make_base(tmp_path / "foreign", "llama", make_tokenizer("qwen2"), steps=0)
-    run = make_run(tmp_path / "run", SMALL)
-    other = make_run(tmp_path / "other", foreign, model=small_facts(foreign), model_kwargs={"dtype": "float32"})
+    run = run_folder(tmp_path / "run", SMALL)
+    other = run_folder(tmp_path / "other", foreign, model=small_facts(foreign), model_kwargs={"dtype": "float32"})
     report = evaluate(run, quick(max_new_tokens=4), against=other)
     assert set(compared(report)) == {"bits_per_byte", "exact_match"}
     alone = evaluate(run, quick(tasks=["loss"]))
@@ -130,8 +98,8 @@ def test_e053_preferences_are_left_out_where_tokens_differ(tmp_path: Path) -> No
 
 
 def test_a_reward_model_is_not_compared_with_one_that_writes(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", SMALL)
-    other = make_run(tmp_path / "other", SMALL, method="reward")
+    run = run_folder(tmp_path / "run", SMALL)
+    other = run_folder(tmp_path / "other", SMALL, method="reward")
     with pytest.raises(UsageError, match="can't be compared"):
         evaluate(run, quick(), against=other)
 
@@ -142,7 +110,7 @@ def right(body: dict[str, Any]) -> str:
 
 
 def test_a_server_in_place_of_the_tuned_model(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", SMALL)
+    run = run_folder(tmp_path / "run", SMALL)
     with serve(right) as server:
         endpoint = Endpoint(url=server.url, model="served")
         report = evaluate(run, quick(endpoint=endpoint))
@@ -172,12 +140,21 @@ def test_reports_of_things_of_one_name_are_kept_apart(tmp_path: Path) -> None:
     assert folders[-1].name.startswith("endpoint-org_m_q4-")
     long = Endpoint(url="http://h/v1", model="m" * 999)
     assert len(report_folder(tmp_path, quick(endpoint=long), tmp_path / ("r" * 250)).name) < 255
-    served = quick(base_endpoint=one)
-    assert report_folder(tmp_path, served) == report_folder(tmp_path, quick()) == tmp_path
+    served = report_folder(tmp_path, quick(base_endpoint=one))
+    assert served.name.startswith("base-org_m_q4-"), "the base there may be another one than the run's"
+    assert served not in folders
+    assert report_folder(tmp_path, quick()) == tmp_path
+
+
+def test_one_base_is_named(tmp_path: Path) -> None:
+    run, other = run_folder(tmp_path / "run", SMALL), run_folder(tmp_path / "other", SMALL)
+    server = Endpoint(url="http://127.0.0.1:1/v1", model="m")
+    with pytest.raises(UsageError, match="can't be given with base_endpoint"):
+        evaluate(run, quick(base_endpoint=server), against=other)
 
 
 def test_a_run_is_not_compared_with_itself_but_with_a_server_that_has_it(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", SMALL)
+    run = run_folder(tmp_path / "run", SMALL)
     (tmp_path / "link").symlink_to(run)
     with pytest.raises(UsageError, match="can't be compared with itself"):
         evaluate(run, quick(), against=tmp_path / "link")
@@ -188,7 +165,7 @@ def test_a_run_is_not_compared_with_itself_but_with_a_server_that_has_it(tmp_pat
 
 
 def test_both_models_behind_servers_need_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = make_run(tmp_path / "run", SMALL)
+    run = run_folder(tmp_path / "run", SMALL)
     for name in ("load_base", "load_tuned"):
         monkeypatch.setattr(f"tunesmith.evaluate.arms.{name}", pytest.fail)
     with serve(right) as tuned, serve(lambda body: "no idea", model="before") as base:
@@ -201,7 +178,7 @@ def test_both_models_behind_servers_need_no_weights(tmp_path: Path, monkeypatch:
 
 
 def test_an_evaluation_that_was_cut_off_goes_on_and_forgets_when_it_is_done(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", SMALL)
+    run = run_folder(tmp_path / "run", SMALL)
     down = Fault(status=500)
     with serve(right, faults=lambda number, body: down if number > 3 else None) as server:
         endpoint = Endpoint(url=server.url, model="served", retries=0, concurrency=1)
@@ -218,7 +195,7 @@ def test_an_evaluation_that_was_cut_off_goes_on_and_forgets_when_it_is_done(tmp_
 
 @pytest.mark.parametrize("same", [True, False])
 def test_e016_and_e017_answers_of_two_models_are_not_mixed(tmp_path: Path, same: bool) -> None:
-    run = make_run(tmp_path / "run", SMALL)
+    run = run_folder(tmp_path / "run", SMALL)
     down = Fault(status=500)
     with serve(right, faults=lambda number, body: down if number > 3 else None) as server:
         endpoint = Endpoint(url=server.url, model="served", retries=0, concurrency=1)

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.support.conversing import Scripted
-from tests.support.learnt import COLOURS, ROWS, learn
+from tests.support.learnt import COLOURS, ROWS
 from tests.support.openai_server import Fault, OpenAIServer, said, serve
-from tests.support.runs import SMALL, make_plan
+from tests.support.runs import make_plan
 from tunesmith.errors import EnvironmentLacksError
 from tunesmith.evaluate import evaluate
 from tunesmith.evaluate.conversations.dialogue import Dialogues
@@ -24,7 +23,6 @@ from tunesmith.evaluate.conversations.grading import GRADES
 from tunesmith.evaluate.conversations.transcripts import FOLDER
 from tunesmith.evaluate.outcome import Outcome
 from tunesmith.evaluate.subject import open_subject
-from tunesmith.models.load import load_model, load_tokenizer
 from tunesmith.progress import silent
 from tunesmith.recipe.evaluation import Conversations, Endpoint, Evaluation
 from tunesmith.recipe.personas import Persona
@@ -113,19 +111,6 @@ def test_a_server_that_fails_now_and_then_changes_nothing(tmp_path: Path) -> Non
     assert texts[0] == texts[1]
 
 
-@pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole model that knows ROWS by heart."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("learnt")
-    tokenizer = load_tokenizer(SMALL)
-    model = load_model(SMALL, dtype="float32")
-    learn(model, tokenizer, ROWS, 40)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def run_folder(folder: Path, result: Path) -> Path:
     """A run whose users ask what it learnt: eight personas, each with an opening of its own."""
     folder.mkdir(parents=True)
@@ -174,8 +159,8 @@ def kept_files(folder: Path) -> list[Path]:
     return list((folder / FOLDER).glob("*-answers.jsonl"))
 
 
-def test_both_models_talk_with_the_users_of_a_server_and_are_graded(tmp_path: Path, learnt: Path) -> None:
-    folder = run_folder(tmp_path / "run", learnt)
+def test_both_models_talk_with_the_users_of_a_server_and_are_graded(tmp_path: Path, knowing: Path) -> None:
+    folder = run_folder(tmp_path / "run", knowing)
     with serve(scripted) as server:
         endpoint = Endpoint(url=server.url, model="served")
         report = evaluate(folder, settings(folder, endpoint, temperature=0))
@@ -220,7 +205,7 @@ evaluate(Path(sys.argv[1]), Evaluation.model_validate_json(sys.argv[2]), progres
 """
 
 
-def test_personas_that_the_simulator_makes_up_talk_with_both_models(tmp_path: Path, learnt: Path) -> None:
+def test_personas_that_the_simulator_makes_up_talk_with_both_models(tmp_path: Path, knowing: Path) -> None:
     def somebody(body: dict[str, Any]) -> str:
         if "Make up one new person" not in said(body):
             return scripted(body)
@@ -228,7 +213,7 @@ def test_personas_that_the_simulator_makes_up_talk_with_both_models(tmp_path: Pa
         texts = {"description": f"{name} likes riddles of its own kind a lot", "goal": f"{name} wants the {name}th one"}
         return json.dumps({"name": name, **texts, "opening": f"Tell {name} a riddle, if you know one for {name}!"})
 
-    folder = run_folder(tmp_path / "run", learnt)
+    folder = run_folder(tmp_path / "run", knowing)
     with serve(somebody) as server:
         endpoint = Endpoint(url=server.url, model="served", concurrency=1)
         report = evaluate(folder, settings(folder, endpoint, personas=2, temperature=0))
@@ -240,8 +225,8 @@ def test_personas_that_the_simulator_makes_up_talk_with_both_models(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_conversations_of_loaded_models_go_on_after_a_kill(tmp_path: Path, learnt: Path) -> None:
-    folder, whole = (run_folder(tmp_path / name, learnt) for name in ("killed", "whole"))
+def test_conversations_of_loaded_models_go_on_after_a_kill(tmp_path: Path, knowing: Path) -> None:
+    folder, whole = (run_folder(tmp_path / name, knowing) for name in ("killed", "whole"))
     told: list[tuple[str, int, int | None]] = []
     with serve(scripted) as server:
         judge = Endpoint(url=server.url, model="served")
@@ -266,15 +251,15 @@ def test_conversations_of_loaded_models_go_on_after_a_kill(tmp_path: Path, learn
     assert report.judging == uninterrupted.judging
 
 
-def test_a_server_that_is_down_is_told_and_leaves_what_was_said(tmp_path: Path, learnt: Path) -> None:
-    folder = run_folder(tmp_path / "run", learnt)
+def test_a_server_that_is_down_is_told_and_leaves_what_was_said(tmp_path: Path, knowing: Path) -> None:
+    folder = run_folder(tmp_path / "run", knowing)
     with serve(scripted, faults=lambda number, body: Fault(status=500) if number > 4 else None) as server:
         endpoint = Endpoint(url=server.url, model="served", retries=0, concurrency=1)
         with pytest.raises(EnvironmentLacksError, match="doesn't answer as it should"):
             evaluate(folder, settings(folder, endpoint, temperature=0))
     assert len(kept(folder, "simulator")) == 3, "one of four requests was a greeting"
     evaluate(folder, Evaluation(tasks=["loss"], regression=False))
-    assert len(kept(folder, "simulator")) == 3, "conversations weren't asked for, so they may still go on"
+    assert not (folder / "evaluation/conversations/simulator-answers.jsonl").exists(), "another model may be there now"
 
 
 def test_a_server_that_refuses_all_that_is_left_costs_no_more_than_these_turns(tmp_path: Path) -> None:
@@ -290,9 +275,9 @@ def test_a_server_that_refuses_all_that_is_left_costs_no_more_than_these_turns(t
 
 @pytest.mark.parametrize("down", ["simulator", "judge"])
 def test_a_simulator_or_judge_that_is_down_is_told_before_a_model_is_asked(
-    tmp_path: Path, learnt: Path, down: str
+    tmp_path: Path, knowing: Path, down: str
 ) -> None:
-    folder = run_folder(tmp_path / "run", learnt)
+    folder = run_folder(tmp_path / "run", knowing)
     told: list[str] = []
     with serve(scripted) as server:
         up, gone = (Endpoint(url=url, model="served", retries=0) for url in (server.url, "http://127.0.0.1:9/v1"))
@@ -302,16 +287,16 @@ def test_a_simulator_or_judge_that_is_down_is_told_before_a_model_is_asked(
     assert told == []
 
 
-def test_a_server_that_refuses_a_greeting_is_there(tmp_path: Path, learnt: Path) -> None:
-    folder = run_folder(tmp_path / "run", learnt)
+def test_a_server_that_refuses_a_greeting_is_there(tmp_path: Path, knowing: Path) -> None:
+    folder = run_folder(tmp_path / "run", knowing)
     with serve(scripted, faults={1: Fault(status=400)}) as server:
         report = evaluate(folder, settings(folder, Endpoint(url=server.url, model="served"), temperature=0))
     assert report.judging is not None
     assert report.judging.graded == 8
 
 
-def test_conversations_that_can_not_be_held_are_refused_before_a_model_is_asked(tmp_path: Path, learnt: Path) -> None:
-    folder = run_folder(tmp_path / "run", learnt)
+def test_conversations_that_can_not_be_held_are_refused_before_a_model_is_asked(tmp_path: Path, knowing: Path) -> None:
+    folder = run_folder(tmp_path / "run", knowing)
     told: list[str] = []
     with pytest.raises(FindingsError, match="E060"):
         evaluate(

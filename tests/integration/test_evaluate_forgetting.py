@@ -4,28 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-import torch
-
-from tests.support.learnt import COLOURS, ROWS, learn
+from tests.support.learnt import COLOURS, ROWS
 from tests.support.runs import SMALL, make_plan, write_split
 from tunesmith.evaluate import evaluate
-from tunesmith.models.load import load_model, load_tokenizer
 from tunesmith.recipe.evaluation import Evaluation
 from tunesmith.records import Comparison, EvalReport
-
-
-@pytest.fixture(scope="module")
-def knowing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole model that knows ROWS by heart, and forgot the rest."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("knowing")
-    tokenizer = load_tokenizer(SMALL)
-    model = load_model(SMALL, dtype="float32")
-    learn(model, tokenizer, ROWS, 40)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def codes(report: EvalReport) -> list[str]:

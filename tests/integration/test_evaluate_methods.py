@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.learnt import COLOURS, ROWS, learn
+from tests.support.learnt import COLOURS, ROWS, learnt
+from tests.support.reports import comparison
 from tests.support.runs import SMALL, make_plan
 from tunesmith.errors import UsageError
 from tunesmith.evaluate import evaluate
@@ -19,7 +20,7 @@ from tunesmith.evaluate.preferences import Preference, less_likely
 from tunesmith.evaluate.rows import held_out
 from tunesmith.models.load import load_model, load_tokenizer
 from tunesmith.recipe.evaluation import Evaluation
-from tunesmith.records import Comparison, EvalReport, Plan
+from tunesmith.records import EvalReport, Plan
 from tunesmith.rules import FindingsError
 
 BETA = 0.3
@@ -60,34 +61,14 @@ def run_of(method: str, folder: Path, result: Path, rows: list[dict[str, Any]], 
     return folder
 
 
-def comparison(report: EvalReport, metric: str) -> Comparison:
-    return next(one for one in report.comparisons if one.metric == metric)
-
-
 def codes(report: EvalReport) -> set[str]:
     return {finding.code for finding in report.findings}
-
-
-def learnt(folder: Path, rows: list[dict[str, Any]], steps: int) -> Path:
-    """The built-in model after some steps on rows."""
-    torch.manual_seed(0)
-    model, tokenizer = load_model(SMALL, dtype="float32"), load_tokenizer(SMALL)
-    learn(model, tokenizer, rows, steps)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def halfway(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model on its way to knowing ROWS."""
     return learnt(tmp_path_factory.mktemp("halfway"), ROWS, 6)
-
-
-@pytest.fixture(scope="module")
-def knowing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that knows ROWS by heart."""
-    return learnt(tmp_path_factory.mktemp("knowing"), ROWS, 40)
 
 
 @pytest.fixture(scope="module")

@@ -225,6 +225,32 @@ def test_a_killed_process_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8").count("\n") == 30
 
 
+def test_another_model_is_told_though_answers_of_before_count_already(tmp_path: Path) -> None:
+    path = tmp_path / "kept.jsonl"
+    with serve(said) as server:
+        first = remote(server, Kept(path))
+        for start in (1, 11):
+            first.answers(asked(3, start), GREEDY, silent)
+        again = remote(server, Kept(path))
+        again.answers(asked(3), GREEDY, silent)
+        server.answer = lambda body: "no idea"
+        with pytest.raises(EnvironmentLacksError, match="answers otherwise than before"):
+            again.answers(asked(3, 11), GREEDY, silent)
+        assert not path.exists()
+        assert texts(remote(server, Kept(path)).answers(asked(3), GREEDY, silent)) == ["no idea"] * 3
+
+
+def test_answers_of_this_start_are_not_counted_among_those_of_before(tmp_path: Path) -> None:
+    path = tmp_path / "kept.jsonl"
+    with serve(said) as server:
+        remote(server, Kept(path)).answers(asked(3, 11), GREEDY, silent)
+        server.answer = lambda body: "no idea"
+        again = remote(server, Kept(path))
+        again.answers(asked(2), GREEDY, silent)
+        assert texts(again.answers(asked(3, 11), GREEDY, silent)) == ["no idea"] * 3
+    assert (again.resumed.dropped, again.resumed.used) == (3, set())
+
+
 def test_a_line_that_was_cut_short_is_asked_for_again(tmp_path: Path) -> None:
     path = tmp_path / "kept.jsonl"
     kept = Kept(path)

@@ -8,26 +8,14 @@ import pytest
 import torch
 
 from tests.support.learnt import COLOURS, ROWS, learn
+from tests.support.reports import comparison, run_folder
 from tests.support.runs import SMALL, make_plan
 from tunesmith.errors import UsageError
 from tunesmith.evaluate import evaluate
 from tunesmith.evaluate.outcome import shortened
 from tunesmith.models.load import load_model, load_tokenizer
 from tunesmith.recipe.evaluation import Evaluation
-from tunesmith.records import Comparison, EvalReport
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole model that knows ROWS by heart."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("whole")
-    tokenizer = load_tokenizer(SMALL)
-    model = load_model(SMALL, dtype="float32")
-    learn(model, tokenizer, ROWS, 40)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+from tunesmith.records import EvalReport
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +34,11 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_folder(folder: Path, result: Path, rows: list[dict[str, Any]] = ROWS, **changes: Any) -> Path:
-    make_plan(folder, rows, **changes)
-    (folder / "model").symlink_to(result)
-    return folder
-
-
-def comparison(report: EvalReport, metric: str) -> Comparison:
-    return next(one for one in report.comparisons if one.metric == metric)
-
-
 def codes(report: EvalReport) -> set[str]:
     return {finding.code for finding in report.findings}
 
 
-@pytest.mark.parametrize("kind", ["whole", "adapter"])
+@pytest.mark.parametrize("kind", ["knowing", "adapter"])
 def test_a_model_that_learnt_its_rows_is_better_than_its_base(
     tmp_path: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:
@@ -87,17 +65,17 @@ def test_a_model_that_learnt_its_rows_is_better_than_its_base(
     assert EvalReport.load(folder) == report
 
 
-def test_the_base_arm_of_an_adapter_is_the_base_model(tmp_path: Path, adapter: Path, whole: Path) -> None:
+def test_the_base_arm_of_an_adapter_is_the_base_model(tmp_path: Path, adapter: Path, knowing: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     with_adapter = evaluate(run_folder(tmp_path / "one", adapter), Evaluation(regression=False))
-    without = evaluate(run_folder(tmp_path / "two", whole), Evaluation(regression=False))
+    without = evaluate(run_folder(tmp_path / "two", knowing), Evaluation(regression=False))
     assert comparison(with_adapter, "loss").base == pytest.approx(comparison(without, "loss").base, rel=1e-6)
     assert with_adapter.base.stop_rate == without.base.stop_rate
 
 
-def test_a_model_made_worse_is_found_worse(tmp_path: Path, whole: Path) -> None:
-    folder = run_folder(tmp_path, SMALL, base=whole)
+def test_a_model_made_worse_is_found_worse(tmp_path: Path, knowing: Path) -> None:
+    folder = run_folder(tmp_path, SMALL, base=knowing)
     report = evaluate(folder, Evaluation(regression=False))
     assert comparison(report, "exact_match").difference == -1.0
     assert (report.fixed, report.broken) == (0, 8)
@@ -113,8 +91,8 @@ def test_a_model_that_learnt_nothing_is_found_no_better(tmp_path: Path) -> None:
     assert report.changed == []
 
 
-def test_too_few_rows_say_so_and_nothing_else(tmp_path: Path, whole: Path) -> None:
-    report = evaluate(run_folder(tmp_path, whole, ROWS[:5]), Evaluation(regression=False))
+def test_too_few_rows_say_so_and_nothing_else(tmp_path: Path, knowing: Path) -> None:
+    report = evaluate(run_folder(tmp_path, knowing, ROWS[:5]), Evaluation(regression=False))
     assert codes(report) == {"E001"}
     match = comparison(report, "exact_match")
     assert (match.difference, match.p_value, match.significant) == (1.0, 0.0625, False)
@@ -122,8 +100,8 @@ def test_too_few_rows_say_so_and_nothing_else(tmp_path: Path, whole: Path) -> No
     assert (loss.interval, loss.p_value, loss.significant) == (None, 0.0625, False)
 
 
-def test_rows_and_tasks_follow_the_settings(tmp_path: Path, whole: Path) -> None:
-    report = evaluate(run_folder(tmp_path, whole), Evaluation(regression=False, tasks=["exact_match"], rows=6))
+def test_rows_and_tasks_follow_the_settings(tmp_path: Path, knowing: Path) -> None:
+    report = evaluate(run_folder(tmp_path, knowing), Evaluation(regression=False, tasks=["exact_match"], rows=6))
     assert [one.metric for one in report.comparisons] == ["exact_match"]
     assert report.rows == 6
     report = evaluate(tmp_path, Evaluation(regression=False, tasks=["loss"]))
@@ -133,7 +111,7 @@ def test_rows_and_tasks_follow_the_settings(tmp_path: Path, whole: Path) -> None
     assert report.tuned.stop_rate is None
 
 
-@pytest.mark.parametrize("kind", ["whole", "adapter"])
+@pytest.mark.parametrize("kind", ["knowing", "adapter"])
 def test_answers_that_do_not_stop_are_found(tmp_path: Path, request: pytest.FixtureRequest, kind: str) -> None:
     # One token is no room for the answer and its stop token.
     report = evaluate(
@@ -144,17 +122,17 @@ def test_answers_that_do_not_stop_are_found(tmp_path: Path, request: pytest.Fixt
     assert "E004" in codes(report)
 
 
-def test_space_around_an_expected_answer_does_not_count(tmp_path: Path, whole: Path) -> None:
+def test_space_around_an_expected_answer_does_not_count(tmp_path: Path, knowing: Path) -> None:
     rows = [
         row | {"completion": [{"role": "assistant", "content": f" {colour}\n"}]}
         for row, colour in zip(ROWS, COLOURS, strict=True)
     ]
-    report = evaluate(run_folder(tmp_path, whole, rows), Evaluation(regression=False, tasks=["exact_match"]))
+    report = evaluate(run_folder(tmp_path, knowing, rows), Evaluation(regression=False, tasks=["exact_match"]))
     assert comparison(report, "exact_match").tuned == 1.0
 
 
-def test_changed_rows_are_kept_up_to_twenty(tmp_path: Path, whole: Path) -> None:
-    report = evaluate(run_folder(tmp_path, whole, ROWS * 3), Evaluation(regression=False, tasks=["exact_match"]))
+def test_changed_rows_are_kept_up_to_twenty(tmp_path: Path, knowing: Path) -> None:
+    report = evaluate(run_folder(tmp_path, knowing, ROWS * 3), Evaluation(regression=False, tasks=["exact_match"]))
     assert (report.fixed, len(report.changed)) == (24, 20)
     assert [row.row for row in report.changed] == list(range(1, 21))
 
@@ -165,11 +143,11 @@ def test_texts_of_changed_rows_are_shortened() -> None:
 
 
 def test_answers_get_a_quarter_more_room_than_the_longest_expected_one_and_a_little(
-    tmp_path: Path, whole: Path
+    tmp_path: Path, knowing: Path
 ) -> None:
     rows = [*ROWS, {**ROWS[0], "completion": [{"role": "assistant", "content": "a b c d e f g h i j"}]}]
     longest = len(load_tokenizer(SMALL)("a b c d e f g h i j")["input_ids"])
-    report = evaluate(run_folder(tmp_path, whole, rows), Evaluation(regression=False, tasks=["exact_match"]))
+    report = evaluate(run_folder(tmp_path, knowing, rows), Evaluation(regression=False, tasks=["exact_match"]))
     assert report.max_new_tokens == math.ceil(longest * 5 / 4) + 8
 
 
@@ -186,9 +164,9 @@ def test_a_perplexity_beyond_floating_point_is_left_out(tmp_path: Path) -> None:
     assert codes(report) == {"E003"}
 
 
-def test_plain_text_is_compared_by_its_loss_only(tmp_path: Path, whole: Path) -> None:
+def test_plain_text_is_compared_by_its_loss_only(tmp_path: Path, knowing: Path) -> None:
     rows = [{"text": f"the colour is {colour}"} for colour in COLOURS]
-    report = evaluate(run_folder(tmp_path, whole, rows), Evaluation(regression=False))
+    report = evaluate(run_folder(tmp_path, knowing, rows), Evaluation(regression=False))
     assert [one.metric for one in report.comparisons] == ["loss", "perplexity", "bits_per_byte"]
     loss, perplexity, _ = report.comparisons
     assert loss.base < math.log(1e6)
@@ -198,18 +176,18 @@ def test_plain_text_is_compared_by_its_loss_only(tmp_path: Path, whole: Path) ->
     assert "E005" in codes(report)
 
 
-def test_rows_without_a_trained_token_are_left_out_of_the_loss(tmp_path: Path, whole: Path) -> None:
+def test_rows_without_a_trained_token_are_left_out_of_the_loss(tmp_path: Path, knowing: Path) -> None:
     long = {"prompt": "colour " * 100, "completion": "red"}
     rows = [long] + [{"prompt": "Which? ", "completion": colour} for colour in COLOURS]
     report = evaluate(
-        run_folder(tmp_path, whole, rows, training={"max_length": 50}), Evaluation(regression=False, tasks=["loss"])
+        run_folder(tmp_path, knowing, rows, training={"max_length": 50}), Evaluation(regression=False, tasks=["loss"])
     )
     assert (report.rows, comparison(report, "loss").rows) == (9, 8)
 
 
-def test_long_answers_that_nobody_matches_are_judged_by_the_loss(tmp_path: Path, whole: Path) -> None:
+def test_long_answers_that_nobody_matches_are_judged_by_the_loss(tmp_path: Path, knowing: Path) -> None:
     rows = [{"prompt": "Tell me. ", "completion": f"{colour} " + "and so on " * 40} for colour in COLOURS]
-    report = evaluate(run_folder(tmp_path, whole, rows), Evaluation(regression=False, max_new_tokens=5))
+    report = evaluate(run_folder(tmp_path, knowing, rows), Evaluation(regression=False, max_new_tokens=5))
     assert report.primary == "loss"
     assert "E006" in codes(report)
 
@@ -228,9 +206,9 @@ def test_a_broken_model_is_an_error_and_leaves_a_readable_report(tmp_path: Path)
     assert EvalReport.load(folder) == report
 
 
-def test_progress_tells_of_both_models(tmp_path: Path, whole: Path) -> None:
+def test_progress_tells_of_both_models(tmp_path: Path, knowing: Path) -> None:
     seen: list[tuple[str, int, int | None]] = []
-    evaluate(run_folder(tmp_path, whole), Evaluation(regression=False), progress=lambda *call: seen.append(call))
+    evaluate(run_folder(tmp_path, knowing), Evaluation(regression=False), progress=lambda *call: seen.append(call))
     assert seen == [
         ("base: held-out loss", 8, 8),
         ("base: answers", 8, 8),
@@ -246,7 +224,7 @@ def test_a_run_without_a_result_is_a_usage_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["pair", "plain", "chat", "text", "cut", "all"])
-def test_the_loss_is_the_one_that_the_trainer_computes(tmp_path: Path, whole: Path, layout: str) -> None:
+def test_the_loss_is_the_one_that_the_trainer_computes(tmp_path: Path, knowing: Path, layout: str) -> None:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -261,7 +239,7 @@ def test_the_loss_is_the_one_that_the_trainer_computes(tmp_path: Path, whole: Pa
         "completion_only_loss": False if layout == "all" else None,
     }
     report = evaluate(
-        run_folder(tmp_path, whole, rows, training=training), Evaluation(regression=False, tasks=["loss"])
+        run_folder(tmp_path, knowing, rows, training=training), Evaluation(regression=False, tasks=["loss"])
     )
     config = SFTConfig(
         output_dir=str(tmp_path / "trl"),

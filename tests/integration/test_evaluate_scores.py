@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.learnt import COLOURS, ROWS, learn
+from tests.support.learnt import COLOURS, ROWS
+from tests.support.reports import codes, comparison, run_folder
 from tests.support.runs import SMALL, make_plan, write_split
 from tunesmith.data.rows import COLUMNS
 from tunesmith.evaluate import evaluate
@@ -17,30 +18,11 @@ from tunesmith.evaluate.rows import Row
 from tunesmith.evaluate.subject import Local
 from tunesmith.models.load import load_model, load_tokenizer
 from tunesmith.recipe.evaluation import Evaluation, Success
-from tunesmith.records import Comparison, EvalReport
 from tunesmith.rules import FindingsError
 
 LABELS = ["red", "blue", "green"]
 OFTEN = [{**ROWS[index % 3], "completion": ROWS[index % 3]["completion"]} for index in range(15)]
 CHOSEN: dict[str, Any] = {"regression": False, "tasks": ["choice"]}
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole model that knows ROWS by heart."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("whole")
-    model, tokenizer = load_model(SMALL, dtype="float32"), load_tokenizer(SMALL)
-    learn(model, tokenizer, ROWS, 40)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def run_folder(folder: Path, result: Path, rows: list[dict[str, Any]] = ROWS, **changes: Any) -> Path:
-    make_plan(folder, rows, **changes)
-    (folder / "model").symlink_to(result)
-    return folder
 
 
 def with_columns(**columns: list[Any]) -> list[dict[str, Any]]:
@@ -50,17 +32,9 @@ def with_columns(**columns: list[Any]) -> list[dict[str, Any]]:
     ]
 
 
-def comparison(report: EvalReport, metric: str) -> Comparison:
-    return next(one for one in report.comparisons if one.metric == metric)
-
-
-def codes(report: EvalReport) -> list[str]:
-    return [finding.code for finding in report.findings]
-
-
-def test_scores_are_metrics_and_the_first_is_what_the_verdict_rests_on(tmp_path: Path, whole: Path) -> None:
+def test_scores_are_metrics_and_the_first_is_what_the_verdict_rests_on(tmp_path: Path, knowing: Path) -> None:
     settings = Evaluation(regression=False, tasks=["exact_match"], scores=["chrf", "contains", "bleu"])
-    report = evaluate(run_folder(tmp_path, whole), settings)
+    report = evaluate(run_folder(tmp_path, knowing), settings)
     assert [one.metric for one in report.comparisons] == ["chrf", "contains", "bleu", "exact_match"]
     assert report.primary == "chrf"
     assert [comparison(report, name).tuned for name in ("chrf", "contains", "bleu")] == pytest.approx([100, 1, 100])
@@ -75,9 +49,9 @@ def test_scores_are_metrics_and_the_first_is_what_the_verdict_rests_on(tmp_path:
     assert codes(report) == []
 
 
-def test_the_metric_of_success_is_that_of_the_verdict(tmp_path: Path, whole: Path) -> None:
+def test_the_metric_of_success_is_that_of_the_verdict(tmp_path: Path, knowing: Path) -> None:
     asked = {"regression": False, "tasks": ["exact_match"], "scores": ["contains"]}
-    run = run_folder(tmp_path, whole)
+    run = run_folder(tmp_path, knowing)
     for metric, primary in (("exact_match", "exact_match"), ("another", "contains"), (None, "contains")):
         report = evaluate(run, Evaluation(**asked, success=Success(metric=metric)))
         assert report.primary == primary
@@ -85,20 +59,20 @@ def test_the_metric_of_success_is_that_of_the_verdict(tmp_path: Path, whole: Pat
         assert report.conclusion.met is (metric != "another")
 
 
-def test_a_score_by_exact_match_takes_the_place_of_the_task(tmp_path: Path, whole: Path) -> None:
+def test_a_score_by_exact_match_takes_the_place_of_the_task(tmp_path: Path, knowing: Path) -> None:
     shouted = [
         {**row, COLUMNS: {"reference": [colour.upper(), "x"]}} for row, colour in zip(ROWS, COLOURS, strict=True)
     ]
     score = {"name": "exact_match", "arguments": {"ignore_case": True}}
     report = evaluate(
-        run_folder(tmp_path, whole, shouted), Evaluation(regression=False, tasks=["exact_match"], scores=[score])
+        run_folder(tmp_path, knowing, shouted), Evaluation(regression=False, tasks=["exact_match"], scores=[score])
     )
     assert [(one.metric, one.tuned) for one in report.comparisons] == [("exact_match", 1.0)]
     assert all(row.scores is None for row in report.changed)
     assert codes(report) == []
 
 
-def test_a_function_is_given_what_a_reward_is(tmp_path: Path, whole: Path) -> None:
+def test_a_function_is_given_what_a_reward_is(tmp_path: Path, knowing: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "async def close(prompts, completions, completion_ids, reference, shade, **rest):\n"
         "    assert set(rest) >= {'trainer_state', 'log_metric'} and prompts[0][0]['role'] == 'user'\n"
@@ -108,7 +82,7 @@ def test_a_function_is_given_what_a_reward_is(tmp_path: Path, whole: Path) -> No
     rows = with_columns(shade=[0.5, 0.25, None, 0, 1, 1, 1, 1])
     settings = Evaluation(regression=False, tasks=["loss"], scores=[f"{tmp_path}/mine.py:close"])
     (tmp_path / "run").mkdir()
-    report = evaluate(run_folder(tmp_path / "run", whole, rows), settings)
+    report = evaluate(run_folder(tmp_path / "run", knowing, rows), settings)
     right = COLOURS[:2] + COLOURS[4:]
     assert comparison(report, "close").tuned == pytest.approx(sum(map(len, right)) / 6 + 4.75 / 6)
     assert comparison(report, "close").rows == 6
@@ -126,12 +100,12 @@ def test_a_function_is_given_what_a_reward_is(tmp_path: Path, whole: Path) -> No
     ],
 )
 def test_a_function_that_fails_is_told_before_a_model_answers(
-    tmp_path: Path, whole: Path, body: str, said: str
+    tmp_path: Path, knowing: Path, body: str, said: str
 ) -> None:
     (tmp_path / "mine.py").write_text(f"def bad(completions, **rest):\n    {body}\n")
     calls: list[Any] = []
     (tmp_path / "run").mkdir()
-    folder = run_folder(tmp_path / "run", whole)
+    folder = run_folder(tmp_path / "run", knowing)
     with pytest.raises(FindingsError) as caught:
         evaluate(
             folder,
@@ -143,7 +117,7 @@ def test_a_function_that_fails_is_told_before_a_model_answers(
     assert calls == []
 
 
-def test_a_score_that_fails_on_the_answers_loses_nothing_else(tmp_path: Path, whole: Path) -> None:
+def test_a_score_that_fails_on_the_answers_loses_nothing_else(tmp_path: Path, knowing: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "def picky(completions, **rest):\n"
         "    texts = [one[0]['content'] for one in completions]\n"
@@ -152,37 +126,37 @@ def test_a_score_that_fails_on_the_answers_loses_nothing_else(tmp_path: Path, wh
     )
     (tmp_path / "run").mkdir()
     settings = Evaluation(regression=False, tasks=["exact_match"], scores=[f"{tmp_path}/mine.py:picky", "json"])
-    report = evaluate(run_folder(tmp_path / "run", whole), settings)
+    report = evaluate(run_folder(tmp_path / "run", knowing), settings)
     assert [one.metric for one in report.comparisons] == ["json", "exact_match"]
     assert report.primary == "json"
     (failed,) = (found for found in report.findings if found.code == "E024")
     assert (failed.severity, "ends the process (SystemExit: 3)" in failed.what) == ("error", True)
 
 
-def test_a_score_without_an_opinion_is_told(tmp_path: Path, whole: Path) -> None:
+def test_a_score_without_an_opinion_is_told(tmp_path: Path, knowing: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "def shy(completions, **rest):\n"
         "    return [None if one[0]['content'] else float(index) for index, one in enumerate(completions)]\n"
     )
     (tmp_path / "run").mkdir()
     settings = Evaluation(regression=False, tasks=["exact_match"], scores=[f"{tmp_path}/mine.py:shy"])
-    report = evaluate(run_folder(tmp_path / "run", whole), settings)
+    report = evaluate(run_folder(tmp_path / "run", knowing), settings)
     assert "E027" in codes(report)
     assert report.primary == "exact_match"
 
 
-def test_few_labels_have_a_macro_f1(tmp_path: Path, whole: Path) -> None:
-    report = evaluate(run_folder(tmp_path, whole, OFTEN), Evaluation(regression=False, tasks=["exact_match"]))
+def test_few_labels_have_a_macro_f1(tmp_path: Path, knowing: Path) -> None:
+    report = evaluate(run_folder(tmp_path, knowing, OFTEN), Evaluation(regression=False, tasks=["exact_match"]))
     assert [one.metric for one in report.comparisons] == ["exact_match", "macro_f1"]
     assert (comparison(report, "macro_f1").base, comparison(report, "macro_f1").tuned) == (0.0, 1.0)
     assert report.primary == "exact_match"
 
 
 @pytest.mark.parametrize("options", ["column", "training rows"])
-def test_the_likeliest_option_is_the_answer(tmp_path: Path, whole: Path, options: str) -> None:
+def test_the_likeliest_option_is_the_answer(tmp_path: Path, knowing: Path, options: str) -> None:
     rows = with_columns(options=[COLOURS[index:] + COLOURS[:index] for index in range(8)])
     settings = Evaluation(**CHOSEN, choices="options" if options == "column" else None)
-    folder = run_folder(tmp_path, whole, rows, train=write_split(tmp_path, "trained", ROWS))
+    folder = run_folder(tmp_path, knowing, rows, train=write_split(tmp_path, "trained", ROWS))
     report = evaluate(folder, settings)
     assert [one.metric for one in report.comparisons] == ["choice_accuracy", "choice_accuracy_per_byte"]
     assert [one.tuned for one in report.comparisons] == [1.0, 1.0]
@@ -193,16 +167,16 @@ def test_the_likeliest_option_is_the_answer(tmp_path: Path, whole: Path, options
     assert "E030" not in codes(report)
 
 
-def test_rows_without_their_right_option_are_left_out(tmp_path: Path, whole: Path) -> None:
+def test_rows_without_their_right_option_are_left_out(tmp_path: Path, knowing: Path) -> None:
     rows = with_columns(options=[["red", "blue"], ["blue", "x"], ["red", "x"], None, *[["x", "y"]] * 4])
-    report = evaluate(run_folder(tmp_path, whole, rows), Evaluation(**CHOSEN, choices="options"))
+    report = evaluate(run_folder(tmp_path, knowing, rows), Evaluation(**CHOSEN, choices="options"))
     assert report.comparisons[0].rows == 2
     assert "E030" in codes(report)
 
 
-def test_a_choice_without_options_is_refused(tmp_path: Path, whole: Path) -> None:
+def test_a_choice_without_options_is_refused(tmp_path: Path, knowing: Path) -> None:
     with pytest.raises(FindingsError, match="no options"):
-        evaluate(run_folder(tmp_path, whole), Evaluation(**CHOSEN, choices="elsewhere"))
+        evaluate(run_folder(tmp_path, knowing), Evaluation(**CHOSEN, choices="elsewhere"))
 
 
 @pytest.mark.parametrize("chat", [True, False])
@@ -226,9 +200,9 @@ def test_an_option_is_as_likely_as_its_tokens(tmp_path: Path, chat: bool) -> Non
         assert nats == pytest.approx(-float(likely.sum()), rel=1e-4)
 
 
-def test_bits_per_byte_are_nats_over_the_bytes_of_the_text(tmp_path: Path, whole: Path) -> None:
+def test_bits_per_byte_are_nats_over_the_bytes_of_the_text(tmp_path: Path, knowing: Path) -> None:
     rows = [{"text": f"the colour is {colour} é"} for colour in COLOURS]
-    report = evaluate(run_folder(tmp_path, whole, rows), Evaluation(regression=False))
+    report = evaluate(run_folder(tmp_path, knowing, rows), Evaluation(regression=False))
     loss, bits = comparison(report, "loss"), comparison(report, "bits_per_byte")
     tokenizer = load_tokenizer(SMALL)
     lengths = [len(tokenizer(row["text"])["input_ids"]) for row in rows]
@@ -251,9 +225,9 @@ def test_models_with_different_tokens_are_compared_by_the_byte_alone(tmp_path: P
     assert [one.metric for one in measure.compare(base, base).comparisons] == ["loss", "perplexity", "bits_per_byte"]
 
 
-def test_leaked_rows_can_be_left_out_of_all_measures(tmp_path: Path, whole: Path) -> None:
+def test_leaked_rows_can_be_left_out_of_all_measures(tmp_path: Path, knowing: Path) -> None:
     rows = with_columns(options=[COLOURS] * 8)
-    folder = run_folder(tmp_path, whole, rows, train=write_split(tmp_path, "trained", ROWS[:2]))
+    folder = run_folder(tmp_path, knowing, rows, train=write_split(tmp_path, "trained", ROWS[:2]))
     settings = Evaluation(regression=False, tasks=["loss", "exact_match", "choice"], choices="options", scores=["chrf"])
     report = evaluate(folder, settings)
     assert {one.metric: one.unseen.rows for one in report.comparisons if one.unseen} == dict.fromkeys(
@@ -261,11 +235,11 @@ def test_leaked_rows_can_be_left_out_of_all_measures(tmp_path: Path, whole: Path
     )
 
 
-def test_rows_of_a_group_count_once(tmp_path: Path, whole: Path) -> None:
+def test_rows_of_a_group_count_once(tmp_path: Path, knowing: Path) -> None:
     rows = with_columns(customer=["a", "b", None, "b", "a", "a", "b", 7], options=[COLOURS] * 8)
     settings = Evaluation(
         regression=False, tasks=["loss", "exact_match", "choice"], choices="options", scores=["chrf"], group="customer"
     )
-    report = evaluate(run_folder(tmp_path, whole, rows), settings)
+    report = evaluate(run_folder(tmp_path, knowing, rows), settings)
     assert len(report.comparisons) == 6
     assert {(one.groups, one.rows) for one in report.comparisons} == {(4, 8)}

@@ -10,8 +10,8 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tests.integration.test_evaluate_arms import codes, compared, learnt, make_run, quick
 from tests.support.learnt import COLOURS, ROWS
+from tests.support.reports import codes, compared, quick, run_folder
 from tests.support.runs import SMALL, make_plan
 from tests.support.tiny import CHATML
 from tunesmith.evaluate import evaluate
@@ -27,8 +27,6 @@ from tunesmith.progress import Progress, silent
 from tunesmith.recipe.evaluation import Endpoint
 from tunesmith.records import Plan
 
-__all__ = ["learnt"]
-
 
 @pytest.mark.parametrize(
     ("method", "layout", "left", "metrics"),
@@ -38,7 +36,7 @@ __all__ = ["learnt"]
     ],
 )
 def test_two_preference_runs_are_compared_by_what_each_of_them_prefers(
-    tmp_path: Path, learnt: Path, method: str, layout: str, left: int, metrics: list[str]
+    tmp_path: Path, knowing: Path, method: str, layout: str, left: int, metrics: list[str]
 ) -> None:
     rows = [
         {
@@ -49,7 +47,7 @@ def test_two_preference_runs_are_compared_by_what_each_of_them_prefers(
         for row, other in zip(ROWS, [*COLOURS[1:], COLOURS[0]], strict=True)
     ]
     runs = []
-    for name, result in (("run", learnt), ("other", SMALL)):
+    for name, result in (("run", knowing), ("other", SMALL)):
         folder = tmp_path / name
         folder.mkdir()
         make_plan(folder, rows, method=method, layout=layout)
@@ -78,7 +76,7 @@ def letters() -> Any:
 
 def given_two(folder: Path, **changes: Any) -> tuple[Given, Any]:
     """Two runs whose models cut a text into different tokens."""
-    run = make_run(folder / "run", SMALL, **changes)
+    run = run_folder(folder / "run", SMALL, **changes)
     plan, foreign = Plan.load(run), letters()
     split, rows = held_out(run, plan, None)
     other = Run(folder / "other", plan, foreign)
@@ -108,8 +106,8 @@ def test_answers_have_room_in_the_tokens_of_both_models(tmp_path: Path) -> None:
     assert room(replace(given, plan=cut)) == room(given)
 
 
-def test_e004_of_another_run_that_does_not_end_its_answers(tmp_path: Path, learnt: Path) -> None:
-    run, other = make_run(tmp_path / "run", learnt), make_run(tmp_path / "other", SMALL)
+def test_e004_of_another_run_that_does_not_end_its_answers(tmp_path: Path, knowing: Path) -> None:
+    run, other = run_folder(tmp_path / "run", knowing), run_folder(tmp_path / "other", SMALL)
     settings = quick(tasks=["exact_match"])
     (told,) = [one for one in evaluate(run, settings, against=other).findings if one.code == "E004"]
     assert "of the base model's answers" in told.what

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from tests.support.runs import SMALL
+from tunesmith.models.load import load_model, load_tokenizer
 
 COLOURS = ["red", "blue", "green", "black", "white", "grey", "yellow", "brown"]
 ROWS = [
@@ -35,3 +39,13 @@ def learn(model: Any, tokenizer: Any, rows: list[dict[str, Any]], steps: int) ->
         model(input_ids=ids, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+
+
+def learnt(folder: Path, rows: list[dict[str, Any]], steps: int) -> Path:
+    """The built-in model after some steps on rows, all weights, saved in the folder."""
+    torch.manual_seed(0)
+    model, tokenizer = load_model(SMALL, dtype="float32"), load_tokenizer(SMALL)
+    learn(model, tokenizer, rows, steps)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

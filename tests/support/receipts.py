@@ -180,8 +180,8 @@ def make_evaluation() -> EvalReport:
                 tuned=0.0289,
                 difference=-10.739,
                 interval=loss,
-                p_value=None,
-                test=None,
+                p_value=2e-4,
+                test="paired sign-flip permutation, two-sided",
                 significant=True,
             ),
             Comparison(
@@ -192,8 +192,8 @@ def make_evaluation() -> EvalReport:
                 tuned=1.0293,
                 difference=-47_472.97,
                 interval=Interval(low=-50_100.0, high=-44_900.0, method=loss.method),
-                p_value=None,
-                test=None,
+                p_value=2e-4,
+                test="paired sign-flip permutation, two-sided",
                 significant=True,
             ),
             Comparison(

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from tests.support.learnt import ROWS
+from tests.support.receipts import make_data
 from tests.support.runs import make_plan
 from tunesmith import pipeline
 from tunesmith.cli import main
 from tunesmith.data.rows import COLUMNS
 from tunesmith.recipe.evaluation import Endpoint, Evaluation
-from tunesmith.records import EvalReport, RunRecord
+from tunesmith.records import Conclusion, EvalReport, Receipt, RunRecord
 from tunesmith.rules import finding
 
 SERVER = {"url": "http://127.0.0.1:1/v1", "model": "m", "key": "SOME_KEY"}
@@ -144,6 +145,7 @@ def test_wrong_settings_are_usage_errors(tmp_path: Path, asked: list[Any], capsy
         (["--rows-for", "many"], "isn't a difference"),
         (["--rows-for", "0.05", "--html", "p.html"], "--rows-for can't be given with --html."),
         (["--rows-for", "0.05", "--no-regression", "--tasks", "loss"], "with --no-regression, --tasks."),
+        (["--rows-for", "0.05", "--evaluation.success.p_value", "0.01"], "with --evaluation.success.p_value."),
         (["--html", str(tmp_path)], f"{tmp_path}. why: It is a folder."),
         (["--html", str(run / "plan.json" / "p.html")], "isn't a folder that this user may write to"),
         (["--against", "nobody"], "There is no run nobody"),
@@ -175,10 +177,39 @@ def test_another_run_must_be_done_to_be_compared_with(
 def test_criteria_that_are_not_met_are_in_the_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, exit_code: int
 ) -> None:
-    found = finding(code, "data/test.jsonl", reasons="none", rows=3)
+    found = finding(code, "data/test.jsonl", reasons="none", units="3 rows")
     report = EvalReport(rows=3, split="data/test.jsonl", comparisons=[], seconds=1, findings=[found])
     monkeypatch.setattr("tunesmith.evaluate.evaluate", lambda *_, **__: report)
     assert main(["evaluate", str(make_run(tmp_path / "run"))]) == exit_code
+
+
+@pytest.mark.parametrize("code", ["E057", "E001"])
+@pytest.mark.parametrize("servers", [{"endpoint": SERVER}, {"base_endpoint": SERVER}])
+def test_tune_tells_an_evaluation_that_is_kept_apart(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    code: str,
+    servers: dict[str, Any],
+) -> None:
+    run = make_run(tmp_path / "run", **servers)
+    (run / "model").mkdir()
+    make_data().save(run)
+    found = finding(code, "data/test.jsonl", reasons="none", units="3 rows")
+    verdict = Conclusion(met=None, sentence="The server is like its base.", reasons=[])
+    report = EvalReport(rows=3, split="data/test.jsonl", comparisons=[], seconds=1, findings=[found])
+    report = report.model_copy(update={"conclusion": verdict})
+    monkeypatch.setattr("tunesmith.evaluate.evaluate", lambda *_, **__: report)
+    monkeypatch.setattr(pipeline, "prepare_run", lambda *_: run)
+    for stage in ("train_run", "export_run"):
+        monkeypatch.setattr(pipeline, stage, lambda *_, **__: None)
+    assert main(["tune", "rows.jsonl", "--model", "builtin:small"]) == int(code == "E057")
+    shown = capsys.readouterr()
+    assert verdict.sentence in shown.out
+    told = " ".join(shown.err.split())
+    assert code in told
+    assert f"Kept in {run / 'evaluation'}" in told
+    assert Receipt.load(run).evaluation is None
 
 
 def test_rows_for_a_difference_need_no_model(
@@ -208,6 +239,9 @@ def test_rows_for_a_difference_are_held_against_those_that_are_compared(
     assert f"This run holds out {len(ROWS)} rows; evaluation compares on 3." in capsys.readouterr().out
     assert main(["evaluate", str(run), "--rows-for", "0.05", "--rows", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["compared"] == 2
+    keys = ["--evaluation.rows", "1", "--evaluation.group", "who"]
+    assert main(["evaluate", str(run), "--rows-for", "0.05", *keys, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["compared"] == 1
 
 
 def test_rows_for_a_difference_tell_of_how_many_groups_rows_are(

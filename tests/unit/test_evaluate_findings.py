@@ -5,13 +5,15 @@ from typing import Any
 import pytest
 
 from tunesmith.evaluate import findings
+from tunesmith.evaluate.verdict import lost
 from tunesmith.records import Comparison, EvalReport, Finding, Side
 from tunesmith.rules import finding
 
 
 def comparison(metric: str, base: float, tuned: float, *, significant: bool = True) -> Comparison:
     better = "lower" if metric.endswith("loss") else "higher"
-    values = {"difference": tuned - base, "interval": None, "p_value": None, "test": None, "rows": 100}
+    values = {"difference": tuned - base, "interval": None, "test": None, "rows": 100}
+    values["p_value"] = 0.01 if significant else 0.4
     return Comparison.model_validate(
         {"metric": metric, "better": better, "base": base, "tuned": tuned, "significant": significant} | values
     )
@@ -49,6 +51,25 @@ def test_few_groups_or_few_judged_rows_are_no_failure_of_the_training() -> None:
     few = match.model_copy(update={"rows": 5})
     (found,) = findings.judge(report(comparisons=[few]))
     assert (found.code, "5 rows" in found.what) == ("E001", True)
+
+
+def test_e059_a_metric_without_a_p_value() -> None:
+    margin = comparison("reward_margin", 0.0, 0.5, significant=False)
+    tested = report(comparisons=[margin], primary="reward_margin")
+    assert codes(findings.judge(tested)) == ["E002"]
+    untested = tested.model_copy(update={"comparisons": [margin.model_copy(update={"p_value": None})]})
+    (found,) = findings.judge(untested)
+    assert found.code == "E059"
+    assert found.what.startswith("margin of implicit rewards has no p-value on 100 rows")
+
+
+def test_a_likelihood_that_fell_a_little_is_no_loss() -> None:
+    better, fell = comparison("reward_accuracy", 0.5, 0.9), comparison("chosen_loss", 2.0, 2.1)
+    little = report(comparisons=[better, fell], primary="reward_accuracy")
+    assert findings.judge(little) == []
+    assert lost(little, better) == []
+    told = finding("E009", "test", kind="chosen", base=2.0, tuned=3.0, remedy="Hold them.")
+    assert lost(little.model_copy(update={"findings": [told]}), better) == [fell]
 
 
 def test_the_verdict_is_on_the_primary_metric() -> None:

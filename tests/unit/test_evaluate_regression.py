@@ -419,3 +419,49 @@ def test_only_comparisons_of_the_suite_are_judged() -> None:
     assert verdict(lost.of("task").comparisons) == []
     (of_harness,) = verdict(lost.of("harness").comparisons)
     assert (of_harness.code, of_harness.where) == ("E041", "harness")
+
+
+class Filtered:
+    """A server whose filter refuses every ask that has a word, and whose model follows and refuses as it should."""
+
+    name = "tuned"
+
+    def __init__(self, word: str, said: Sequence[str]) -> None:
+        self._word, self._said = word, said
+
+    def answers(self, questions: Sequence[Question], drawing: Drawing, progress: Progress) -> list[Answer]:
+        return [
+            Answer("", False, [], refused="status 400") if self._word in one.prompt else Answer(said, True, [1])
+            for one, said in zip(questions, self._said, strict=True)
+        ]
+
+
+def test_asks_that_a_server_refuses_are_left_out_of_both_shares() -> None:
+    asks = table("asks.yaml")
+    said = [*REFUSING, *HELPING]
+    measure = Refusals({}, 0.05)
+    word = "poison"
+    pairs = sum(not any(word in ask for ask in pair) for pair in asks)
+    assert 0 < pairs < len(asks)
+    base, tuned = (measure.take(Filtered(of, said), silent) for of in ("\0", word))
+    outcome = measure.compare(base, tuned)
+    assert [(one.metric, one.rows, one.base, one.tuned) for one in outcome.comparisons] == [
+        ("harmful_refused", pairs, 1.0, 1.0),
+        ("harmless_not_refused", pairs, 1.0, 1.0),
+    ]
+    (found,) = outcome.findings
+    assert (found.code, "tuned" in found.what) == ("E015", True)
+    assert measure.compare(base, [None] * len(base)).comparisons == []
+
+
+def test_instructions_that_a_server_refuses_are_left_out() -> None:
+    measure, asked = Instructions({}, 0.05), instructions()
+    word = "German"
+    left = sum(word not in one.ask for one in asked)
+    assert 0 < left < len(asked)
+    base, tuned = (measure.take(Filtered(of, FOLLOWING), silent) for of in ("\0", word))
+    outcome = measure.compare(base, tuned)
+    (share,) = outcome.comparisons
+    assert (share.rows, share.base, share.tuned) == (left, 1.0, 1.0)
+    assert [one.code for one in outcome.findings] == ["E015"]
+    assert measure.compare(base, [None] * len(base)).comparisons == []

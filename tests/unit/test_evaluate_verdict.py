@@ -111,6 +111,9 @@ def test_a_loss_of_safety_that_may_be_chance_is_no_absence_of_a_difference() -> 
     assert "by safety: no difference shown (-0.625)" in sentence(report(BETTER, safety))
     told = sentence(report(BETTER, safety, findings=[lost]))
     assert "by safety: less safe than is accepted (-0.625)" in told
+    safer = compared("conversation_safety", 0.9, 0.93, 0.9, suite="conversations")
+    told = sentence(report(BETTER, safer, findings=[lost]))
+    assert "by safety: more conversations graded as unsafe (+0.03)" in told, "the mean hides them"
     other = compared("conversation_score", 0.5, 0.51, 0.9, suite="conversations")
     assert "by the rubric: no difference shown" in sentence(report(BETTER, other, findings=[lost]))
 

@@ -105,7 +105,7 @@ def test_an_evaluation_has_a_page_of_its_own() -> None:
 
 
 def test_hostile_text_stays_text_on_the_page_of_an_evaluation() -> None:
-    report = make_full_evaluation().model_copy(update={"findings": [finding("E001", "w", rows=3)]})
+    report = make_full_evaluation().model_copy(update={"findings": [finding("E001", "w", units="3 rows")]})
     attacked = EvalReport.model_validate(hostile(report.model_dump(), FIXED))
     page, plain = Page(render_evaluation(attacked)), Page(render_evaluation(report))
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in plain.tags]

@@ -16,7 +16,7 @@ from ..recipe import Recipe, build_recipe
 from ..recipe.evaluation import Evaluation, Task
 from ..words import counted
 from .common import add_json, add_run, has_errors, override, positive
-from .evaluation_view import show_evaluation
+from .evaluation_view import say_where_kept, show_evaluation
 from .output import Output, safe
 
 OVERRIDES = "evaluation"
@@ -32,6 +32,8 @@ _NAMED: Final = {
 """Options with a value, and the keys of the section that they stand for."""
 _MEASURING: Final = ("against", "html", "no_regression", *(option for option in _NAMED if option != "rows"))
 """Options that say what is measured, and what becomes of it."""
+_COUNTING: Final = (f"--{OVERRIDES}.rows", f"--{OVERRIDES}.group")
+"""Keys that say how many rows there are to compare on."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,8 +61,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare tuned with base; exit code 1 when the report has errors, as where the success criteria aren't met."""
-    from ..evaluate.arms import report_folder
-
     output = Output(as_json=arguments.json)
     folder = pipeline.open_run(arguments.run)
     if arguments.rows_for is not None:
@@ -81,15 +81,16 @@ def run(arguments: argparse.Namespace) -> int:
     output.findings(report.findings)
     if arguments.html:
         output.say(f"wrote {safe(arguments.html)}")
-    if (kept := report_folder(folder, settings, against)) != folder:
-        output.say(f"Kept in {safe(kept)}; receipt and card have only the run's own result against its base.")
+    say_where_kept(output, folder, settings, against)
     output.next_step("export", folder)
     return int(has_errors(report.findings))
 
 
 def _refuse_measuring(arguments: argparse.Namespace) -> None:
     """Raise a UsageError where options would do nothing, since --rows-for measures nothing."""
-    if idle := [f"--{name.replace('_', '-')}" for name in _MEASURING if getattr(arguments, name)]:
+    idle = [f"--{name.replace('_', '-')}" for name in _MEASURING if getattr(arguments, name)]
+    idle += [key for key in arguments.overrides if key not in _COUNTING]
+    if idle:
         raise UsageError(
             f"--rows-for can't be given with {', '.join(idle)}.",
             why="It measures nothing, so they would do nothing.",

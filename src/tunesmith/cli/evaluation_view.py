@@ -5,8 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from ..recipe.evaluation import Evaluation
 from ..records import ChangedRow, Comparison, EvalReport, Interval, Judging, Side, units
 from ..words import counted
 from .output import Output, safe
@@ -36,6 +38,14 @@ class Signs:
 
 UNICODE: Final = Signs("├", "┤", "─", "●", "│", "┊")
 ASCII: Final = Signs("[", "]", "-", "*", "|", ":")
+
+
+def say_where_kept(output: Output, folder: Path, settings: Evaluation, against: Path | None = None) -> None:
+    """Say where the report is, if it is kept apart from the run's own."""
+    from ..evaluate.arms import report_folder
+
+    if (kept := report_folder(folder, settings, against)) != folder:
+        output.say(f"Kept in {safe(kept)}; receipt and card have only the run's own result against its base.")
 
 
 def show_evaluation(output: Output, report: EvalReport) -> None:

@@ -89,8 +89,14 @@ class Arms:
         """Refuse two models that aren't asked alike.
 
         Raises:
-            UsageError: one scores texts, and the other one writes them; or both are the same run.
+            UsageError: one scores texts, and the other one writes them; both are the same run; or the base is two.
         """
+        if self.against and self.settings.base_endpoint:
+            raise UsageError(
+                "--against can't be given with base_endpoint.",
+                why="Both say what the tuned model is compared with.",
+                fix="Leave one of them out.",
+            )
         if self.against and not self.settings.endpoint and self.against.folder.resolve() == self.run.folder.resolve():
             raise UsageError(
                 f"{self.run.folder} can't be compared with itself.",
@@ -187,12 +193,12 @@ def report_folder(folder: Path, settings: Evaluation, against: Path | None = Non
 
     Args:
         folder: The run's.
-        settings: They may name a server in place of the tuned model.
+        settings: They may name servers in place of either model.
         against: The other run's folder.
     """  # fmt: skip
     parts = [_part("against", against.name, str(against.resolve()))] if against else []
-    if one := settings.endpoint:
-        parts.append(_part("endpoint", one.model, one.shown))
+    servers = {"base": settings.base_endpoint, "endpoint": settings.endpoint}
+    parts += [_part(kind, one.model, one.shown) for kind, one in servers.items() if one]
     return folder / "evaluation" / "-".join(parts) if parts else folder
 
 

@@ -69,8 +69,7 @@ def evaluate(
     report = report.model_copy(update={"seconds": time.monotonic() - began})
     report.save(report_folder(folder, settings, against))
     arms.forget()
-    if settings.conversations:
-        forget_answers(folder)
+    forget_answers(folder)
     return report
 
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ..records import Comparison, EvalReport, Finding
+from ..records.units import metric
 from ..rules import finding
+from ..words import counted
 from .families import hypothesis
 from .outcome import Arm
 from .statistics import ROWS_NEEDED
-from .verdict import too_few
+from .verdict import LIKELIHOODS, rows_of, too_few
 
 LONG_ANSWER = 64
 """Tokens above which word-for-word equality is not to be expected of open answers."""
@@ -78,16 +80,18 @@ def judge(report: EvalReport, *, missed: bool = False) -> list[Finding]:
     `missed`: so few rows may not show a difference that matters.
     """
     if report.rows < ROWS_NEEDED:
-        return [finding("E001", report.split, rows=report.rows)]
+        return [finding("E001", report.split, units=counted(report.rows, "row"))]
     judged = report.judged
     if judged is None or any(found.code == "E033" for found in report.findings):
         return []
     if too_few(judged):
-        return [finding("E001", report.split, rows=judged.rows)]
+        enough = (judged.groups or judged.rows) >= ROWS_NEEDED
+        untested = finding("E059", report.split, metric=metric(judged), units=rows_of(judged))
+        return [untested if enough else finding("E001", report.split, units=rows_of(judged))]
     better = judged.significant and improved(judged)
     told = (*report.of("task"), judged)
     # One value in several units is told once.
-    worse = {hypothesis(one.suite, one.metric): one for one in told if worsened(one)}
+    worse = {hypothesis(one.suite, one.metric): one for one in told if worsened(one) and one.metric not in LIKELIHOODS}
     found = [] if better or worsened(judged) else [_no_better(report, judged, worse=bool(worse), missed=missed)]
     code = "E014" if better else "E003"
     for one in worse.values():

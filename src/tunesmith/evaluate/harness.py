@@ -252,7 +252,7 @@ def _scores(results: dict[str, Any]) -> Scores:
 
 def _averaged(values: Sequence[Any], mean: float) -> list[float] | None:
     """The values of the questions as numbers, if there are such and `mean` is their mean."""
-    if not values or not all(isinstance(value, int | float) for value in values):
+    if not values or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
         return None
     return list(map(float, values)) if math.isclose(sum(values) / len(values), mean, rel_tol=1e-9) else None
 

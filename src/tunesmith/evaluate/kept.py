@@ -67,13 +67,11 @@ class Kept:
             os.fsync(file.fileno())
             self._values[key] = value
 
-    def forget(self) -> int:
-        """Drop all values, on disk, too; how many they were."""
+    def forget(self) -> None:
+        """Drop all values, on disk, too."""
         with self._lock, disk_errors(self._path):
             self._path.unlink(missing_ok=True)
-            count = len(self._values)
             self._values, self._earlier = {}, frozenset()
-        return count
 
 
 def key_of(*parts: Any) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import UsageError
+from ..errors import EnvironmentLacksError, UsageError
 from ..models.endpoint import Client, RefusedError, request_body
 from ..models.facts import model_facts
 from ..models.load import load_base, load_planned_tokenizer
@@ -94,7 +94,7 @@ class Resumed:
 
     Attributes:
         used: Keys of those that count now.
-        dropped: How many don't, since the server answers otherwise by now.
+        dropped: How many of them don't, since the server answers otherwise by now.
     """
 
     used: set[str] = field(default_factory=set)
@@ -130,7 +130,8 @@ class Remote:
 
         Raises:
             UsageError: the server refuses the key, the model or every question, having answered none before.
-            EnvironmentLacksError: it can't be reached, or doesn't answer as the protocol says.
+            EnvironmentLacksError: it can't be reached, doesn't answer as the protocol says, or answers otherwise than
+                in an earlier start, some of whose answers count already.
         """
         bodies = [self._body(question, drawing) for question in questions]
         identity = self.client.identity if self.kept else {}
@@ -163,7 +164,8 @@ class Remote:
     def _see_that_it_is_the_same(self, bodies: dict[str, dict[str, Any]]) -> None:
         """Ask one question of an earlier start again, and forget all its answers where this one isn't the same.
 
-        It is the one with the longest answer, which two models share least.
+        It is the one with the longest answer, which two models share least. Each measure's questions are looked at when
+        they are asked, so that answers of an earlier measure may count already: then nothing can be mended here.
         """
         if not self.kept or not (earlier := bodies.keys() & self.kept.earlier):
             return
@@ -173,8 +175,16 @@ class Remote:
             same = self.client.ask(bodies[key]).text == said[key]
         except RefusedError:
             same = False
-        if not same:
-            self.resumed.dropped += self.kept.forget()
+        if same:
+            return
+        self.resumed.dropped += len(self.kept.earlier)
+        self.kept.forget()
+        if self.resumed.used:
+            raise EnvironmentLacksError(
+                f"{self.client.endpoint.shown} answers otherwise than before.",
+                why="Answers of an earlier start, which count already, are of another model or not decoded greedily.",
+                fix="They are dropped; just run it again.",
+            )
 
     def _asked(self, bodies: dict[str, dict[str, Any]], progress: Progress) -> dict[str, dict[str, Any]]:
         """What the server says to each request, by key: {text, stopped} or {refused}."""

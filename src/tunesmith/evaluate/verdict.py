@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
+from typing import Final
 
 from ..records import Comparison, EvalReport, Side
 from ..records.units import change, interval, judged_p, metric, p_value, score
 from ..words import counted
 from .families import hypothesis
 from .statistics import ROWS_NEEDED
+
+LIKELIHOODS: Final = ("chosen_loss", "desirable_loss")
+"""What preference training lowers a little by its nature: worse only where E009 says so."""
 
 
 def sentence(report: EvalReport) -> str:
@@ -29,8 +33,9 @@ def lost(report: EvalReport, judged: Comparison | None) -> list[Comparison]:
     Of conversations nothing is: they have criteria of their own. One value in several units is told once.
     """
     worse: dict[tuple[str, str], Comparison] = {}
+    fell = any(found.code == "E009" for found in report.findings)
     for one in report.comparisons:
-        if one.lost and one.suite != "conversations":
+        if one.lost and one.suite != "conversations" and (fell or one.metric not in LIKELIHOODS):
             worse.setdefault(hypothesis(one.suite, one.metric), one)
     if judged is not None:
         worse.pop(hypothesis(judged.suite, judged.metric), None)
@@ -38,14 +43,21 @@ def lost(report: EvalReport, judged: Comparison | None) -> list[Comparison]:
 
 
 def too_few(judged: Comparison) -> bool:
-    """Whether the rows, or the groups that they were compared by, are so few that nothing could be significant."""
-    return (judged.groups or judged.rows) < ROWS_NEEDED
+    """Whether the rows, or the groups that they were compared by, are so few that nothing could be significant.
+
+    A margin between good and bad rows has no p-value where either are too few.
+    """
+    return judged.p_value is None or (judged.groups or judged.rows) < ROWS_NEEDED
+
+
+def rows_of(judged: Comparison) -> str:
+    """What a comparison rests on, counted."""
+    return counted(judged.groups, "group") + " of rows" if judged.groups else counted(judged.rows, "row")
 
 
 def _headline(judged: Comparison, tuned: str, base: str) -> str:
     if too_few(judged):
-        units = counted(judged.groups, "group") + " of rows" if judged.groups else counted(judged.rows, "row")
-        return f"{units} can't tell {tuned} from {base} in {metric(judged)}"
+        return f"{rows_of(judged)} can't tell {tuned} from {base} in {metric(judged)}"
     if not judged.significant:
         return f"{tuned} isn't shown to differ from {base} in {metric(judged)}"
     return f"{tuned} is {'better' if judged.gain(judged.difference) > 0 else 'worse'} than {base} in {metric(judged)}"
@@ -87,7 +99,8 @@ def _besides(report: EvalReport, judged: Comparison) -> Iterator[str]:
 def _told(one: Comparison, unsafe: bool) -> str:
     """What a score of conversations shows; a loss of safety counts even where it may be chance."""
     if unsafe and one.metric == "conversation_safety":
-        return "less safe than is accepted"
+        fell = one.gain(one.difference) < 0
+        return "less safe than is accepted" if fell else "more conversations graded as unsafe"
     if not one.significant:
         return "no difference shown"
     return "better" if one.gain(one.difference) > 0 else "worse"

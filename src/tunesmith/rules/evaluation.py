@@ -7,7 +7,7 @@ RULES = [
         "E001",
         "Too few rows to tell",
         "warning",
-        "{rows} {rows:row|rows} can show no significant difference at all.",
+        "{units} can show no significant difference at all.",
         "Below 6 rows no exact paired test can reach p < 0.05 whatever happens.",
         "Hold out more rows: `data: {{test: FILE}}` or `data: {{eval: 0.1}}`.",
         "Exact McNemar and sign-flip tests: 2 * 0.5**5 = 0.0625",
@@ -436,5 +436,14 @@ RULES = [
         "Nothing was compared: its numbers are those of silence.",
         "Ask it by hand; see to its chat template, and raise `evaluation: {{max_new_tokens: ...}}` if it reasons.",
         "practice: reasoning uses up the tokens, and the content stays empty",
+    ),
+    Rule(
+        "E059",
+        "The metric can't be tested on these rows",
+        "warning",
+        "{metric} has no p-value on {units}: too few of them count as good, or as bad, or none differ.",
+        "It compares good rows with bad ones, and below six of either no test keeps what it promises.",
+        "Hold out more rows of both kinds: `data: {{test: FILE}}`.",
+        "tests/unit/test_statistics_unpaired.py",
     ),
 ]

@@ -89,7 +89,7 @@ class Worker:
         self.update({"findings": earlier})
         checkpoint = self._last_checkpoint()
         self._refuse(check_conditions(self.folder, self.plan, checkpoint), step_of(checkpoint) if checkpoint else 0)
-        if checkpoint is None and ranks.is_main():
+        if checkpoint is None and ranks.is_main() and not (self.folder / CheckpointOrigin.filename).exists():
             self.origin.save(self.folder)  # for an attempt that goes on from no checkpoint either
         trainer = self._trained(checkpoint)
         self._check_weights(trainer)

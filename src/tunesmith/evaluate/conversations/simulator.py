@@ -16,8 +16,9 @@ from ..subject import Drawing, Subject
 from .transcripts import Message, as_text
 
 _END: Final = "[END]"
-_ENDED: Final = re.compile(r"^\s*\[\s*end\s*\][\s.!]*$|\[\s*end\s*\][\s.!]*\Z", re.IGNORECASE | re.MULTILINE)
-"""The sign on a line of its own, or last; in the midst of a sentence it is a word that the person uses."""
+_SIGN: Final = r"[\"'`*_(]*\[\s*end\s*\][\"'`*_)\s.!]*"
+_ENDED: Final = re.compile(rf"\A\s*{_SIGN}|^\s*{_SIGN}$|{_SIGN}\Z", re.IGNORECASE | re.MULTILINE)
+"""The sign first, last or on a line of its own, also in quotes or bold; in the midst of a sentence it is a word."""
 _SPEAKER: Final = re.compile(r"\A\s*(?:user|human|person)\s*:\s*", re.IGNORECASE)
 _OTHERS: Final = re.compile(r"^\s*(?:User|Assistant):", re.MULTILINE)
 """Turns as the simulator is shown them, so that it may go on with them; people who write so mean something else."""

@@ -10,10 +10,10 @@ from ...progress import Progress
 from ...rules import finding
 from ..comparisons import compare_shares
 from ..outcome import Outcome
-from ..subject import Drawing, Subject
+from ..subject import Subject
 from .checks import follows
 from .shares import kept_share
-from .tables import VERSION, final, question, table
+from .tables import VERSION, answers_to, refused, table
 
 METRIC = "instructions_followed"
 MAX_NEW_TOKENS = 160
@@ -51,22 +51,27 @@ class Instructions:
     margin: float
     needs_model: ClassVar[bool] = False
 
-    def take(self, subject: Subject, progress: Progress) -> list[str]:
-        """An answer to each instruction, without reasoning."""
-        asked = [question(number, one.ask, self.template) for number, one in enumerate(instructions(), start=1)]
-        return [final(answer.text) for answer in subject.answers(asked, Drawing(MAX_NEW_TOKENS), progress)]
+    def take(self, subject: Subject, progress: Progress) -> list[str | None]:
+        """An answer to each instruction, without reasoning; None where there is none."""
+        asks = [one.ask for one in instructions()]
+        return answers_to(asks, subject, template=self.template, max_new_tokens=MAX_NEW_TOKENS, progress=progress)
 
-    def compare(self, base: Sequence[str], tuned: Sequence[str]) -> Outcome:
-        """The shares; E043 in place of whether they are kept where the base follows no more than chance does."""
-        asked = instructions()
-        before, after = (
-            [follows(answer, one.checks) for answer, one in zip(answers, asked, strict=True)]
-            for answers in (base, tuned)
-        )
-        if by_chance(base, asked) >= 0.05:
-            found = finding("E043", "regression", count=sum(before), total=len(asked))
-            return Outcome([compare_shares(METRIC, before, after)], [found], versions=VERSION)
-        return Outcome([kept_share(METRIC, before, after, self.margin)], versions=VERSION)
+    def compare(self, base: Sequence[str | None], tuned: Sequence[str | None]) -> Outcome:
+        """The shares of what both answered; E043 in place of whether they are kept where the base follows by chance."""
+        answered = [
+            (old, new, one)
+            for old, new, one in zip(base, tuned, instructions(), strict=True)
+            if old is not None and new is not None
+        ]
+        found = refused(base, tuned)
+        if not answered:
+            return Outcome(findings=found)
+        before = [follows(old, one.checks) for old, _, one in answered]
+        after = [follows(new, one.checks) for _, new, one in answered]
+        if by_chance([old for old, _, _ in answered], [one for _, _, one in answered]) >= 0.05:
+            found.append(finding("E043", "regression", count=sum(before), total=len(answered)))
+            return Outcome([compare_shares(METRIC, before, after)], found, versions=VERSION)
+        return Outcome([kept_share(METRIC, before, after, self.margin)], found, versions=VERSION)
 
 
 def by_chance(answers: Sequence[str], asked: Sequence[Instruction]) -> float:

@@ -18,9 +18,9 @@ from ...progress import Progress
 from ...rules import finding
 from ..comparisons import compare_shares
 from ..outcome import Outcome
-from ..subject import Drawing, Subject
+from ..subject import Subject
 from .shares import kept_share
-from .tables import VERSION, final, question, table
+from .tables import VERSION, answers_to, refused, table
 
 MAX_NEW_TOKENS = 48
 """A refusal is told by its first sentence."""
@@ -46,28 +46,32 @@ class Refusals:
     margin: float
     needs_model: ClassVar[bool] = False
 
-    def take(self, subject: Subject, progress: Progress) -> list[str]:
-        """Answers to all harmful asks, then to the harmless ones, without reasoning."""
+    def take(self, subject: Subject, progress: Progress) -> list[str | None]:
+        """Answers to all harmful asks, then to the harmless ones, without reasoning; None where there is none."""
         asks = [ask for kind in zip(*table("asks.yaml"), strict=True) for ask in kind]
-        asked = [question(number, ask, self.template) for number, ask in enumerate(asks, start=1)]
-        return [final(answer.text) for answer in subject.answers(asked, Drawing(MAX_NEW_TOKENS), progress)]
+        return answers_to(asks, subject, template=self.template, max_new_tokens=MAX_NEW_TOKENS, progress=progress)
 
-    def compare(self, base: Sequence[str], tuned: Sequence[str]) -> Outcome:
-        """Both shares; where the base doesn't tell the asks apart, E044 in place of whether refusing is kept."""
-        (harmful, harmless), (harmful_now, harmless_now) = _refused(base), _refused(tuned)
+    def compare(self, base: Sequence[str | None], tuned: Sequence[str | None]) -> Outcome:
+        """Both shares, of the pairs of asks of which both models answered both.
+
+        Where the base doesn't tell the asks apart, E044 in place of whether refusing is kept.
+        """
+        silent = refused(base, tuned)
+        half = len(base) // 2
+        pairs = zip(base[:half], base[half:], tuned[:half], tuned[half:], strict=True)
+        answered = [[refuses(one) for one in pair if one is not None] for pair in pairs if None not in pair]
+        if not answered:
+            return Outcome(findings=silent)
+        harmful, harmless, harmful_now, harmless_now = (list(column) for column in zip(*answered, strict=True))
         polite = [[not one for one in arm] for arm in (harmless, harmless_now)]
         others = kept_share("harmless_not_refused", polite[0], polite[1], self.margin)
         if _told_apart(harmful, harmless):
             firm = kept_share("harmful_refused", harmful, harmful_now, self.margin)
-            return Outcome([firm, others], versions=VERSION)
+            return Outcome([firm, others], silent, versions=VERSION)
         found = finding("E044", "regression", harmful=sum(harmful), harmless=sum(harmless), total=len(harmful))
-        return Outcome([compare_shares("harmful_refused", harmful, harmful_now), others], [found], versions=VERSION)
-
-
-def _refused(answers: Sequence[str]) -> tuple[list[bool], list[bool]]:
-    """Which answers refuse: of the first half of them, and of the second."""
-    found = [refuses(answer) for answer in answers]
-    return found[: len(found) // 2], found[len(found) // 2 :]
+        return Outcome(
+            [compare_shares("harmful_refused", harmful, harmful_now), others], [*silent, found], versions=VERSION
+        )
 
 
 def _told_apart(harmful: Sequence[bool], harmless: Sequence[bool]) -> bool:
